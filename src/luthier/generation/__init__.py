@@ -1,0 +1,1 @@
+"""Rank 3: batched decoding and remote endpoints. Knows no scoring."""

@@ -1,0 +1,174 @@
+"""The task file: one strict description of a task that every verb reads.
+
+Only the shape and the defaults of `task.yaml` stand here; reading it from disk, with every fault placed, is
+`luthier.ground.task`. A key that is listed here works; there are no reserved names.
+
+    >>> TaskSpec(name="demo", model="smollm2-135m-instruct", data=DataSpec(train="train.jsonl")).train.epochs
+    2.0
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Strict(BaseModel):
+    """Base of every spec: frozen, and an unknown key is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SampleSpec(Strict):
+    """How many rows of each split to use; the first rows of a seeded shuffle, so that smaller samples are nested."""
+
+    train: int | None = Field(None, ge=1, description="Rows of the train split to use (default: all).")
+    dev: int | None = Field(None, ge=1, description="Items of the dev split to use (default: all).")
+    test: int | None = Field(None, ge=1, description="Items of the test split to use (default: all).")
+
+
+class DataSpec(Strict):
+    """Where the examples are. A value is a file (JSONL, JSON, CSV, Parquet, text) or `hub:owner/name[:split]`."""
+
+    train: str | None = Field(None, description="Examples to learn from.")
+    dev: str | None = Field(None, description="Examples on which prompts, retrievers and checkpoints are chosen.")
+    test: str | None = Field(None, description="Examples that are read once, to compare.")
+    id: str = Field("id", description="Field that names a row (default: `id`, otherwise file and line).")
+    group: str = Field("group", description="Field whose equal values belong together: never split, counted as a cluster.")
+    on_bad: Literal["refuse", "skip"] = Field("refuse", description="What to do with rows that cannot be read.")
+    sample: SampleSpec = SampleSpec()
+
+
+class PromptSpec(Strict):
+    """The arms of the prompt search. Every combination of an instruction and a number of examples is tried on dev."""
+
+    instructions: tuple[str, ...] = Field((), description="More instructions to try beside the task's own.")
+    examples: tuple[Annotated[int, Field(ge=0, le=64)], ...] = Field(
+        (0, 2, 4), min_length=1, description="Numbers of worked examples to try."
+    )
+    dev_items: int = Field(24, ge=1, description="Dev items that each arm answers.")
+
+
+class RetrievalSpec(Strict):
+    """How passages are found in `documents`."""
+
+    method: Literal["hybrid", "keyword", "vector"] = Field("hybrid", description="BM25, vectors, or both fused.")
+    passages: int = Field(3, ge=1, le=50, description="Passages put into a prompt.")
+    embedding: str | None = Field("minilm-l6", description="Embedding model (a preset, folder or hub id); null for none.")
+    chunk_words: int = Field(160, ge=20, le=2000, description="Longest passage, in words.")
+    overlap_words: int = Field(20, ge=0, le=500, description="Words that neighbouring passages of a long section share.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RetrievalSpec:
+        if self.embedding is None and self.method != "keyword":
+            raise ValueError(f'method "{self.method}" needs an embedding model; set method: keyword or name an embedding')
+        if self.overlap_words >= self.chunk_words:
+            raise ValueError("overlap_words must be smaller than chunk_words")
+        return self
+
+
+class GenerationSpec(Strict):
+    """How answers are written."""
+
+    max_new_tokens: int = Field(256, ge=1, le=32768, description="Longest answer, in tokens.")
+    temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus: smallest set of tokens with this share.")
+    top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
+    seed: int = Field(0, ge=0, description="Seed of sampled answers.")
+    batch_size: int = Field(32, ge=1, le=1024, description="Answers written together.")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of the model while it answers.")
+
+
+class AdapterSpec(Strict):
+    """What is trained. `lora` adds low-rank matrices (Hu et al. 2021); `full` trains every weight."""
+
+    kind: str = Field("lora", description="Registered adapter kind: lora or full, or a plug-in's.")
+    rank: int = Field(16, ge=1, le=4096, description="Rank r of the update.")
+    alpha: float = Field(32.0, gt=0, description="The update is scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout on the adapter's input.")
+    targets: Literal["all-linear", "attention", "mlp"] | tuple[str, ...] = Field(
+        "all-linear", description="Linear layers that get an adapter: a group, or names such as q_proj."
+    )
+
+
+class TrainSpec(Strict):
+    """How training runs."""
+
+    objective: str = Field("sft", description="Registered objective: sft (supervised finetuning), or a plug-in's.")
+    adapter: AdapterSpec = AdapterSpec()
+    passages: int = Field(0, ge=0, le=50, description="Retrieved passages put into each training prompt; 0 for none.")
+    epochs: float = Field(2.0, gt=0, description="Times through the training rows.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
+    learning_rate: float = Field(1e-3, ge=0.0, description="Peak learning rate.")
+    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="Shape after the warm-up.")
+    warmup: float = Field(0.1, ge=0, description="Warm-up: a share of all steps below 1, otherwise a number of steps.")
+    weight_decay: float = Field(0.0, ge=0.0, description="Decoupled weight decay of AdamW.")
+    max_grad_norm: float | None = Field(1.0, gt=0, description="Clip the gradient to this norm; null for none.")
+    tokens_per_step: int = Field(2048, ge=1, description="An optimizer step takes rows until it has so many tokens.")
+    max_length: int = Field(2048, ge=2, description="Longest row, in tokens.")
+    on_long: Literal["drop", "cut_prompt", "fail"] = Field("drop", description="What to do with longer rows.")
+    base: Literal["bf16", "fp32"] | None = Field(None, description="Precision of frozen weights (default: as precision).")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of the arithmetic.")
+    optimizer: Literal["adamw"] = "adamw"
+    eval_every: int | None = Field(None, ge=1, description="Steps between dev evaluations (default: once an epoch).")
+    save_every: int | None = Field(None, ge=1, description="Steps between checkpoints (default: as eval_every).")
+    keep: int = Field(2, ge=1, description="Checkpoints to keep, besides the best.")
+    best_by: Literal["dev_loss", "metric"] = Field("dev_loss", description="What chooses the best checkpoint.")
+    metric_items: int = Field(16, ge=1, description="Dev items answered at each evaluation when best_by is metric.")
+    patience: int | None = Field(None, ge=1, description="Stop after so many evaluations without a better one.")
+    seed: int = Field(0, ge=0, description="Seed of order, initial values and dropout.")
+
+
+class EndpointSpec(Strict):
+    """A remote OpenAI-compatible chat endpoint, compared as one more system."""
+
+    url: str = Field(description="Base URL, such as http://127.0.0.1:8000/v1.")
+    model: str = Field(description="Model name that the endpoint expects.")
+    key_env: str | None = Field(None, description="Environment variable that holds the key; the key itself is never written.")
+    timeout_s: float = Field(60.0, gt=0, description="Seconds before one answer counts as failed.")
+    parallel: int = Field(4, ge=1, le=64, description="Requests under way at once.")
+    prompt_price: float = Field(0.0, ge=0, description="Price of a million prompt tokens.")
+    output_price: float = Field(0.0, ge=0, description="Price of a million output tokens.")
+
+
+class CompareSpec(Strict):
+    """What is compared, and what counts as enough."""
+
+    systems: tuple[str, ...] = Field(
+        (), description="Systems to run (default: base, prompt, rag, finetuned, finetuned+rag, endpoint, as far as the task allows)."
+    )
+    target: Fraction | None = Field(None, description="Score that would be good enough; advice is measured against it.")
+    margin: Fraction = Field(0.03, description="Loss that would still count as non-inferior.")
+    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Level of every interval.")
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap.")
+
+
+class BudgetSpec(Strict):
+    """Limits that a run must keep."""
+
+    memory: str | None = Field(None, pattern=r"^\d+(\.\d+)?\s*(GB|MB|GiB|MiB)$", description="Peak memory, such as 6GB.")
+    time: str | None = Field(None, pattern=r"^\d+(\.\d+)?\s*(s|min|h)$", description="Wall time of training, such as 20min.")
+
+
+class TaskSpec(Strict):
+    """The whole task file."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[\w .-]+$", description="Short name of the task.")
+    model: str = Field(description="Base model: a preset, a hub id, a folder, or a GGUF file.")
+    data: DataSpec
+    documents: str | None = Field(None, description="Folder of documents: gives the task its retrieval systems.")
+    instruction: str = Field("", description="What the model is told to do with each input (text, or `file:PATH`).")
+    metric: str = Field("exact_match", description="Registered metric, or a Python file (score.py or score.py:function).")
+    schema_file: str | None = Field(None, alias="schema", description="JSON schema file of the answers.")
+    labels: tuple[str, ...] = Field((), description="Labels of a classification task.")
+    facts: tuple[str, ...] = Field((), description="Fields of the answer that are facts, looked for in the raw answer.")
+    prompt: PromptSpec = PromptSpec()
+    retrieval: RetrievalSpec = RetrievalSpec()
+    generation: GenerationSpec = GenerationSpec()
+    train: TrainSpec = TrainSpec()
+    endpoint: EndpointSpec | None = None
+    compare: CompareSpec = CompareSpec()
+    budget: BudgetSpec = BudgetSpec()

@@ -1,0 +1,1 @@
+"""Rank 1: what this machine is and what it measures of itself. Predicts nothing."""

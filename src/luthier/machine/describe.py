@@ -1,0 +1,47 @@
+"""What this machine and this installation are, for provenance.
+
+    >>> environment().versions["python"].count(".")
+    2
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from luthier.ground.results import Environment
+
+_PACKAGES = ("luthier", "torch", "transformers", "peft", "safetensors", "datasets", "lancedb", "pydantic", "numpy", "scipy")
+
+
+def environment(seed: int = 0) -> Environment:
+    """Return the date, the machine and the versions that a result is made with."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    return Environment(date=now, machine=machine_sentence(), versions=versions, seed=seed)
+
+
+def machine_sentence() -> str:
+    """Return processor, usable cores and memory in one phrase, such as `AMD EPYC, 2 cores, 24 GB`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory_gb = psutil.virtual_memory().total / 2**30
+    return f"{_processor()}, {cores} cores, {memory_gb:.0f} GiB"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
