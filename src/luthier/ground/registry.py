@@ -4,7 +4,7 @@ A room that can be extended owns one `Registry`. Its own entries are registered 
 registry names; they are imported only when somebody asks. A plug-in is an installed distribution with an entry point in
 the registry's group; it is imported only when its own name is asked for. It does not install or search for anything.
 
-    METRICS: Registry[Metric] = Registry(group="luthier.metrics", kind="metric", modules=("luthier.evaluation.metrics.text",))
+    METRICS: Registry[Metric] = Registry("luthier.metrics", "metric", modules=("luthier.evaluation.metrics.text",))
     metric = METRICS.get("exact_match")
 """
 
@@ -32,7 +32,11 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self, group: str, kind: str, modules: tuple[str, ...] = (), missing: Callable[[object], str | None] | None = None
+        self,
+        group: str,
+        kind: str,
+        modules: tuple[str, ...] = (),
+        missing: Callable[[object], str | None] | None = None,
     ) -> None:
         self.group = group
         self.kind = kind

@@ -1,9 +1,10 @@
 """Read and write JSON without the liberties that Python's `json` takes.
 
-`parse_json` refuses what RFC 8259 forbids or what readers disagree about: NaN and infinities, numbers beyond a double,
-integers of more than 4,300 digits, duplicate keys, lone surrogates (raw or as `\\ud800` escapes), raw control characters
-(a NUL must be written `\\u0000`), and nesting deeper than 100. `dump_json` writes compact text that `parse_json` reads
-back equal; `canonical` gives equal JSON values equal texts. It does not read files, count lines or repair anything.
+`parse_json` refuses what RFC 8259 forbids or what readers disagree about: NaN and infinities, numbers beyond a
+double, integers of more than 4,300 digits, duplicate keys, lone surrogates (raw or as `\\ud800` escapes), raw control
+characters (a NUL must be written `\\u0000`), and nesting deeper than 100. `dump_json` writes compact text that
+`parse_json` reads back equal; `canonical` gives equal JSON values equal texts. It does not read files, count lines or
+repair anything.
 
     >>> parse_json('{"a": [1, 2.5, null]}')
     {'a': [1, 2.5, None]}
@@ -15,6 +16,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from luthier.ground.errors import BadInput
@@ -46,8 +48,8 @@ def parse_json(text: str, *, where: str | None = None) -> JsonValue:
         _refuse_depth(text)
         _refuse_surrogates(text)
         value: JsonValue = _DECODER.decode(text)
-    except _Fault as fault:
-        at = fault.at if fault.at >= 0 else _locate(text, fault)
+    except _TextError as fault:
+        at = fault.at if fault.at >= 0 else _locate(text, fault.token)
         raise BadInput(f"{fault.what} at {_place(text, at)}", where=where, fix=fault.fix) from None
     except json.JSONDecodeError as error:
         raise BadInput(_explain_syntax(text, error), where=where, fix="write one valid JSON value") from None
@@ -68,10 +70,17 @@ def canonical(value: object) -> str:
     return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
 
 
-class _Fault(Exception):
-    """A refusal found inside the parser; `at` is a character offset, or -1 when only `token` is known."""
+@dataclass(frozen=True)
+class _SecondKey:
+    """The second occurrence of a key in one object, as the thing to be located."""
 
-    def __init__(self, what: str, fix: str, *, at: int = -1, token: str | None = None) -> None:
+    key: str
+
+
+class _TextError(Exception):
+    """A refusal found inside the parser; `at` is a character offset, or -1 when only the token is known."""
+
+    def __init__(self, what: str, fix: str, *, at: int = -1, token: str | _SecondKey = "") -> None:
         super().__init__(what)
         self.what = what
         self.fix = fix
@@ -87,7 +96,9 @@ def _refuse_depth(text: str) -> None:
         if token[0] in "[{":
             depth += 1
             if depth > MAX_DEPTH:
-                raise _Fault(f"the nesting is deeper than {MAX_DEPTH} levels", "flatten the value", at=token.start())
+                raise _TextError(
+                    f"the nesting is deeper than {MAX_DEPTH} levels", "flatten the value", at=token.start()
+                )
         elif token[0] in "]}":
             depth -= 1
 
@@ -120,8 +131,8 @@ def _refuse_lone_escapes(string: str, start: int) -> None:
         raise _lone_surrogate(start + open_high)
 
 
-def _lone_surrogate(at: int) -> _Fault:
-    return _Fault("there is a lone surrogate (half a character)", "write the whole character", at=at)
+def _lone_surrogate(at: int) -> _TextError:
+    return _TextError("there is a lone surrogate (half a character)", "write the whole character", at=at)
 
 
 def _object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -130,7 +141,9 @@ def _object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _Fault(f"the key {_short(key)} occurs twice in one object", "keep one of them", token="key")
+                raise _TextError(
+                    f"the key {_short(key)} occurs twice in one object", "keep one of them", token=_SecondKey(key)
+                )
             seen.add(key)
     return result
 
@@ -138,19 +151,19 @@ def _object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
 def _integer(digits: str) -> int:
     if len(digits.lstrip("-")) > MAX_INTEGER_DIGITS:
         what = f"an integer has more than {MAX_INTEGER_DIGITS:,} digits"
-        raise _Fault(what, "write a shorter number, or a string", token=digits)
+        raise _TextError(what, "write a shorter number, or a string", token=digits)
     return int(digits)
 
 
 def _float(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise _Fault(f"the number {_short(digits)} is too large for a double", "write it as a string", token=digits)
+        raise _TextError(f"the number {_short(digits)} is too large for a double", "write it as a string", token=digits)
     return number
 
 
 def _constant(name: str) -> float:
-    raise _Fault(f"{name} is not JSON", "write null or a number", token=name)
+    raise _TextError(f"{name} is not JSON", "write null or a number", token=name)
 
 
 _DECODER = json.JSONDecoder(
@@ -158,26 +171,26 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _locate(text: str, fault: _Fault) -> int:
+def _locate(text: str, wanted: str | _SecondKey) -> int:
     """Find the offset of a fault of which the parser told only the token."""
-    if fault.token == "key":
-        return next(_second_keys(text), 0)
-    return next((token.start() for token in _TOKEN.finditer(text) if token[0] == fault.token), 0)
+    if isinstance(wanted, _SecondKey):
+        return next((at for at, key in _second_keys(text) if key == wanted.key), 0)
+    return next((token.start() for token in _TOKEN.finditer(text) if token[0] == wanted), 0)
 
 
-def _second_keys(text: str) -> Iterator[int]:
-    """Yield the offsets of keys that repeat an earlier key of their object (the text is sound up to there)."""
-    stack: list[set[str]] = []
+def _second_keys(text: str) -> Iterator[tuple[int, str]]:
+    """Yield offset and name of the keys that repeat an earlier key of their object."""
+    open_objects: list[set[str]] = []
     for token in _TOKEN.finditer(text):
         if token[0] in "[{":
-            stack.append(set())
+            open_objects.append(set())
         elif token[0] in "]}":
-            stack.pop()
+            open_objects.pop()
         elif token[0].startswith('"') and _COLON.match(text, token.end()):
-            key = json.loads(token[0], strict=False)
-            if key in stack[-1]:
-                yield token.start()
-            stack[-1].add(key)
+            key = json.loads(token[0])
+            if key in open_objects[-1]:
+                yield token.start(), key
+            open_objects[-1].add(key)
 
 
 _SYNTAX = {
