@@ -1,1 +1,1 @@
-"""Rank 0: errors, strict specs, result types, whole-or-absent files, locks, hashes, seeds and the event log. Knows nothing of models."""
+"""Rank 0: errors, strict specs, result types, whole-or-absent files, locks, hashes, seeds and the event log."""

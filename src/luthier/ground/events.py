@@ -36,7 +36,7 @@ def both(*listeners: Tell) -> Tell:
 
 
 def event_log(path: Path) -> Tell:
-    """Return a listener that appends each event, with the time, as one line; a line is written by one call, so never torn."""
+    """Return a listener that appends each event, with the time, as one line written by one call."""
 
     def tell(event: Event) -> None:
         line = json.dumps({"time": round(time.time(), 3), **event}, ensure_ascii=False, default=str) + "\n"

@@ -65,7 +65,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         BadInput: `path` exists already, or the disk refused a write; nothing is left at `path`.
     """
     if path.exists():
-        raise BadInput("this folder exists already and is never overwritten", where=str(path), fix="choose another name")
+        raise BadInput(
+            "this folder exists already and is never overwritten", where=str(path), fix="choose another name"
+        )
     draft = path.parent / f"{DRAFT}{path.name}-{uuid.uuid4().hex[:8]}"
     with _told_as_one_sentence(path, None):
         try:
@@ -145,7 +147,8 @@ def _disk_sentence(path: Path, error: OSError, wanted_bytes: int | None) -> str:
         return f"could not be written ({reason}); what was there before is intact"
     need = f"{wanted_bytes:,} bytes are needed and " if wanted_bytes else ""
     with contextlib.suppress(OSError):
-        return f"could not be written ({reason}): {need}{shutil.disk_usage(path.parent).free:,} are free; what was there before is intact"
+        free = shutil.disk_usage(path.parent).free
+        return f"could not be written ({reason}): {need}{free:,} are free; what was there before is intact"
     return f"could not be written ({reason}); what was there before is intact"
 
 

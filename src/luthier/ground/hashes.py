@@ -1,7 +1,7 @@
 """Content hashes of files and values.
 
-    >>> key_of({"b": 1, "a": 2}) == key_of({"a": 2, "b": 1})
-    True
+>>> key_of({"b": 1, "a": 2}) == key_of({"a": 2, "b": 1})
+True
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One process at a time in a run directory.
 
-The lock is an `flock` on the file `lock`, which the kernel releases when its owner dies, so a stale lock cannot exist;
-the file's text names the owner for people. On network file systems without `flock` the lock is refused rather than faked.
+The lock is an `flock` on the file `lock`, which the kernel releases when its owner dies, so a stale lock cannot
+exist; the file's text names the owner for people. On network file systems without `flock` the lock is refused rather
+than faked.
 
     >>> import tempfile, pathlib
     >>> with folder_lock(pathlib.Path(tempfile.mkdtemp())): pass
@@ -48,5 +49,7 @@ def _acquire(descriptor: int, folder: Path, path: Path) -> None:
         ) from None
     except OSError as error:
         raise BadInput(
-            f"this file system cannot lock files ({error.strerror})", where=str(folder), fix="use a local folder for --out"
+            f"this file system cannot lock files ({error.strerror})",
+            where=str(folder),
+            fix="use a local folder for --out",
         ) from error

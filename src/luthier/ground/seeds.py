@@ -1,7 +1,7 @@
 """Seeds: one number fixes everything that is drawn.
 
-    >>> derived_seed(0, "order", 1) == derived_seed(0, "order", 1) != derived_seed(0, "order", 2)
-    True
+>>> derived_seed(0, "order", 1) == derived_seed(0, "order", 1) != derived_seed(0, "order", 2)
+True
 """
 
 from __future__ import annotations

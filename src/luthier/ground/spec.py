@@ -37,7 +37,9 @@ class DataSpec(Strict):
     dev: str | None = Field(None, description="Examples on which prompts, retrievers and checkpoints are chosen.")
     test: str | None = Field(None, description="Examples that are read once, to compare.")
     id: str = Field("id", description="Field that names a row (default: `id`, otherwise file and line).")
-    group: str = Field("group", description="Field whose equal values belong together: never split, counted as a cluster.")
+    group: str = Field(
+        "group", description="Field whose equal values belong together: never split, counted as a cluster."
+    )
     on_bad: Literal["refuse", "skip"] = Field("refuse", description="What to do with rows that cannot be read.")
     sample: SampleSpec = SampleSpec()
 
@@ -57,14 +59,20 @@ class RetrievalSpec(Strict):
 
     method: Literal["hybrid", "keyword", "vector"] = Field("hybrid", description="BM25, vectors, or both fused.")
     passages: int = Field(3, ge=1, le=50, description="Passages put into a prompt.")
-    embedding: str | None = Field("minilm-l6", description="Embedding model (a preset, folder or hub id); null for none.")
+    embedding: str | None = Field(
+        "minilm-l6", description="Embedding model (a preset, folder or hub id); null for none."
+    )
     chunk_words: int = Field(160, ge=20, le=2000, description="Longest passage, in words.")
-    overlap_words: int = Field(20, ge=0, le=500, description="Words that neighbouring passages of a long section share.")
+    overlap_words: int = Field(
+        20, ge=0, le=500, description="Words that neighbouring passages of a long section share."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> RetrievalSpec:
         if self.embedding is None and self.method != "keyword":
-            raise ValueError(f'method "{self.method}" needs an embedding model; set method: keyword or name an embedding')
+            raise ValueError(
+                f'method "{self.method}" needs an embedding model; set method: keyword or name an embedding'
+            )
         if self.overlap_words >= self.chunk_words:
             raise ValueError("overlap_words must be smaller than chunk_words")
         return self
@@ -100,6 +108,9 @@ class TrainSpec(Strict):
     objective: str = Field("sft", description="Registered objective: sft (supervised finetuning), or a plug-in's.")
     adapter: AdapterSpec = AdapterSpec()
     passages: int = Field(0, ge=0, le=50, description="Retrieved passages put into each training prompt; 0 for none.")
+    instruction: str | None = Field(
+        None, description="Instruction in training prompts (default: the task's); a finetuned model needs fewer words."
+    )
     epochs: float = Field(2.0, gt=0, description="Times through the training rows.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
     learning_rate: float = Field(1e-3, ge=0.0, description="Peak learning rate.")
@@ -110,7 +121,9 @@ class TrainSpec(Strict):
     tokens_per_step: int = Field(2048, ge=1, description="An optimizer step takes rows until it has so many tokens.")
     max_length: int = Field(2048, ge=2, description="Longest row, in tokens.")
     on_long: Literal["drop", "cut_prompt", "fail"] = Field("drop", description="What to do with longer rows.")
-    base: Literal["bf16", "fp32"] | None = Field(None, description="Precision of frozen weights (default: as precision).")
+    base: Literal["bf16", "fp32"] | None = Field(
+        None, description="Precision of frozen weights (default: as precision)."
+    )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of the arithmetic.")
     optimizer: Literal["adamw"] = "adamw"
     eval_every: int | None = Field(None, ge=1, description="Steps between dev evaluations (default: once an epoch).")
@@ -127,7 +140,9 @@ class EndpointSpec(Strict):
 
     url: str = Field(description="Base URL, such as http://127.0.0.1:8000/v1.")
     model: str = Field(description="Model name that the endpoint expects.")
-    key_env: str | None = Field(None, description="Environment variable that holds the key; the key itself is never written.")
+    key_env: str | None = Field(
+        None, description="Environment variable that holds the key; the key itself is never written."
+    )
     timeout_s: float = Field(60.0, gt=0, description="Seconds before one answer counts as failed.")
     parallel: int = Field(4, ge=1, le=64, description="Requests under way at once.")
     prompt_price: float = Field(0.0, ge=0, description="Price of a million prompt tokens.")
@@ -138,7 +153,8 @@ class CompareSpec(Strict):
     """What is compared, and what counts as enough."""
 
     systems: tuple[str, ...] = Field(
-        (), description="Systems to run (default: base, prompt, rag, finetuned, finetuned+rag, endpoint, as far as the task allows)."
+        (),
+        description="Of base, prompt, rag, finetuned, finetuned+rag, endpoint (default: all that can run).",
     )
     target: Fraction | None = Field(None, description="Score that would be good enough; advice is measured against it.")
     margin: Fraction = Field(0.03, description="Loss that would still count as non-inferior.")
@@ -149,8 +165,12 @@ class CompareSpec(Strict):
 class BudgetSpec(Strict):
     """Limits that a run must keep."""
 
-    memory: str | None = Field(None, pattern=r"^\d+(\.\d+)?\s*(GB|MB|GiB|MiB)$", description="Peak memory, such as 6GB.")
-    time: str | None = Field(None, pattern=r"^\d+(\.\d+)?\s*(s|min|h)$", description="Wall time of training, such as 20min.")
+    memory: str | None = Field(
+        None, pattern=r"^\d+(\.\d+)?\s*(GB|MB|GiB|MiB)$", description="Peak memory, such as 6GB."
+    )
+    time: str | None = Field(
+        None, pattern=r"^\d+(\.\d+)?\s*(s|min|h)$", description="Wall time of training, such as 20min."
+    )
 
 
 class TaskSpec(Strict):
@@ -161,7 +181,9 @@ class TaskSpec(Strict):
     data: DataSpec
     documents: str | None = Field(None, description="Folder of documents: gives the task its retrieval systems.")
     instruction: str = Field("", description="What the model is told to do with each input (text, or `file:PATH`).")
-    metric: str = Field("exact_match", description="Registered metric, or a Python file (score.py or score.py:function).")
+    metric: str = Field(
+        "exact_match", description="Registered metric, or a Python file (score.py or score.py:function)."
+    )
     schema_file: str | None = Field(None, alias="schema", description="JSON schema file of the answers.")
     labels: tuple[str, ...] = Field((), description="Labels of a classification task.")
     facts: tuple[str, ...] = Field((), description="Fields of the answer that are facts, looked for in the raw answer.")

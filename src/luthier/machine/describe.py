@@ -1,7 +1,7 @@
 """What this machine and this installation are, for provenance.
 
-    >>> environment().versions["python"].count(".")
-    2
+>>> environment().versions["python"].count(".")
+2
 """
 
 from __future__ import annotations
@@ -16,7 +16,18 @@ import psutil
 
 from luthier.ground.results import Environment
 
-_PACKAGES = ("luthier", "torch", "transformers", "peft", "safetensors", "datasets", "lancedb", "pydantic", "numpy", "scipy")
+_PACKAGES = (
+    "luthier",
+    "torch",
+    "transformers",
+    "peft",
+    "safetensors",
+    "datasets",
+    "lancedb",
+    "pydantic",
+    "numpy",
+    "scipy",
+)
 
 
 def environment(seed: int = 0) -> Environment:

@@ -1,7 +1,7 @@
 """Peak memory of a stretch of work: of the process on a CPU, of the allocator on a GPU.
 
-Linux lets a process reset its own high-water mark (`/proc/self/clear_refs`); where that is not allowed, a thread samples
-the resident size every 20 ms, which can miss a spike and is therefore the second choice.
+Linux lets a process reset its own high-water mark (`/proc/self/clear_refs`); where that is not allowed, a thread
+samples the resident size every 20 ms, which can miss a spike and is therefore the second choice.
 
     >>> with PeakMemory() as peak: block = bytearray(50_000_000)
     >>> peak.bytes > 50_000_000
@@ -38,7 +38,9 @@ class PeakMemory:
         _reset_gpu()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._final = self.bytes
         self._stop.set()
         if self._thread is not None:
