@@ -140,7 +140,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
                 where=str(path),
                 fix="name data files instead of holding them",
             )
-        node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+        text = path.read_text(encoding="utf-8-sig")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise BadInput(
             f"the file is not YAML ({_problem(error)})", where=_marked(path, error), fix="mend the line"
@@ -158,7 +159,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
     _walk(node, (), lines, faults, path)
     if faults:
         raise _faults(path, faults)
-    values = yaml.SafeLoader("").construct_document(node)
+    try:
+        values = yaml.SafeLoader("").construct_document(node)
+    except yaml.YAMLError as error:
+        problem = _problem(error)
+        raise BadInput(
+            f"a value cannot be read ({problem})", where=_marked(path, error), fix="write plain values"
+        ) from None
     return dict(values), lines
 
 
@@ -276,7 +283,8 @@ def _missing_files(values: dict[str, Any], places: dict[Place, int], path: Path)
         full = path.parent / Path(name).expanduser()
         folder = place == ("documents",)
         if not (full.is_dir() if folder else full.exists()):
-            yield f"{_where(place, places, path)}: there is no {'folder' if folder else 'file'} {name} ({_dotted(place)})"
+            kind = "folder" if folder else "file"
+            yield f"{_where(place, places, path)}: there is no {kind} {name} ({_dotted(place)})"
 
 
 def _faults(path: Path, faults: list[str]) -> BadInput:

@@ -1,0 +1,237 @@
+"""The `luthier` command: parse, call the verb of the same name, print its result.
+
+`--json` prints exactly one JSON object on standard output; progress and words go to standard error. Exit codes: 0 done,
+1 a check or gate says no, 2 bad input or environment, 130 or 143 interrupted after a clean save. Nothing heavy is
+imported before a verb runs, so that `luthier --help` answers at once.
+
+    luthier check task.yaml --set train.epochs=1 --json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from luthier.cli.session import session
+
+if TYPE_CHECKING:
+    from luthier.ground.task import Task
+
+app = typer.Typer(
+    name="luthier",
+    help="Decide whether to finetune a language model, finetune it, and prove that it helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+TaskFile = Annotated[Path, typer.Argument(metavar="TASK", help="The task file, such as task.yaml.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the task file.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory (default: a new one).")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+FromRun = Annotated[Path | None, typer.Option("--run", metavar="DIR", help="A compare run (default: the newest).")]
+
+
+def main() -> None:
+    """Run the command line; the console script calls this."""
+    app()
+
+
+def _task(path: Path, overrides: list[str] | None) -> Task:
+    from luthier.ground.task import load_task
+
+    return load_task(path, overrides or [])
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from luthier import __version__
+
+        typer.echo(f"luthier {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Decide whether to finetune a language model, finetune it, and prove that it helped."""
+
+
+@app.command()
+def start(
+    folder: Annotated[Path, typer.Argument(help="A folder of examples and documents.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where to write the task (default: FOLDER/task).")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Begin from a folder: write a commented task.yaml."""
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.reports.terminal import start_view
+
+        here.show(lu.start(folder, out=out, tell=here.tell), start_view)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of task files."""
+    with session(True, True, False) as here:
+        from luthier.ground.task import json_schema
+
+        here.print_json(json_schema())
+
+
+@app.command()
+def check(
+    task: TaskFile, set_: Set = None, out: Out = None, json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Is my data what I think it is?
+
+    Exits 1 when training would be meaningless.
+    """
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.reports.terminal import check_view
+
+        result = lu.check(_task(task, set_), out=out, tell=here.tell)
+        here.show(result, check_view)
+        here.exit_code = 0 if result.ok else 1
+
+
+@app.command()
+def index(
+    task: TaskFile, set_: Set = None, out: Out = None, json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Index the task's documents.
+
+    Only changed files are read again.
+    """
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.reports.terminal import index_view
+
+        here.show(lu.index(_task(task, set_), out=out, tell=here.tell), index_view)
+
+
+@app.command()
+def search(
+    task: TaskFile,
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    passages: Annotated[int | None, typer.Option("-k", "--passages", min=1, max=50, help="How many passages.")] = None,
+    set_: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find passages in the task's documents."""
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.reports.terminal import search_view
+
+        here.show(lu.search(_task(task, set_), query, passages=passages, tell=here.tell), search_view)
+
+
+@app.command()
+def prompt(
+    task: TaskFile, set_: Set = None, out: Out = None, json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Is a better prompt enough?
+
+    Chooses an instruction and worked examples on the dev items.
+    """
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.reports.terminal import prompt_view
+
+        here.show(lu.prompt(_task(task, set_), out=out, tell=here.tell), prompt_view)
+
+
+@app.command()
+def train(
+    task: TaskFile,
+    set_: Set = None,
+    out: Out = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out (or the newest); start it if empty.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Finetune the model.
+
+    Ctrl-C once saves and says how to resume.
+    """
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.reports.terminal import train_view
+
+        here.show(lu.train(_task(task, set_), out=out, resume=resume, tell=here.tell), train_view)
+
+
+@app.command()
+def compare(
+    task: TaskFile, set_: Set = None, out: Out = None, json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Did it help? Compare every system.
+
+    Answers the test items with base, prompt, rag, finetuned and finetuned + rag, training what is not yet trained,
+    and compares them on the same items, with intervals.
+    """
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.reports.terminal import compare_view
+
+        here.show(lu.compare(_task(task, set_), out=out, tell=here.tell), compare_view)
+
+
+@app.command()
+def advise(
+    task: TaskFile,
+    set_: Set = None,
+    run: FromRun = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """What should I do next?
+
+    Each sentence names its rule, its numbers and the command to run.
+    """
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.reports.terminal import advice_view
+
+        here.show(lu.advise(_task(task, set_), run=run, tell=here.tell), advice_view)
+
+
+@app.command()
+def report(
+    task: TaskFile,
+    set_: Set = None,
+    run: FromRun = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page (default: report.html in the run).")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the evidence as one self-contained page."""
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.reports.terminal import report_view
+
+        here.show(lu.report(_task(task, set_), run=run, out=out, tell=here.tell), report_view)

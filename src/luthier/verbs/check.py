@@ -1,0 +1,49 @@
+"""`luthier check`: the data truth sheet, before anything is trained.
+
+Renders, tokenises, masks and decodes back every row, and says whether training would mean anything. Trains nothing.
+
+    result = check("task.yaml"); result.ok
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from luthier.ground.events import Tell, silent
+from luthier.ground.results import CheckResult
+from luthier.ground.task import Task, load_task
+from luthier.rows.sheet import truth_sheet
+from luthier.verbs.runs import open_run
+from luthier.verbs.workbench import SPLITS, Workbench
+
+
+def check(task: Task | str | Path, *, out: str | Path | None = None, tell: Tell = silent) -> CheckResult:
+    """Check a task's data.
+
+    Returns:
+        The truth sheet; `ok` is false, with `reasons`, when training would be meaningless.
+
+    Raises:
+        BadInput: the task or a data file cannot be read at all.
+    """
+    task = task if isinstance(task, Task) else load_task(task)
+    with open_run(task, "check", out, tell) as run:
+        result = sheet_of(Workbench(task, run.tell))
+        run.finish(result)
+    return result
+
+
+def sheet_of(bench: Workbench) -> CheckResult:
+    """Return the truth sheet of the task on the bench."""
+    bench.tell({"kind": "stage", "text": "checking the data"})
+    spec = bench.spec
+    read = {split: result for split in SPLITS if (result := bench.read(split)) is not None}
+    return truth_sheet(
+        spec.name,
+        read,
+        bench.renderer,
+        prompt_of=bench.training_row,
+        max_length=spec.train.max_length,
+        on_long=spec.train.on_long,
+        on_bad=spec.data.on_bad,
+    )

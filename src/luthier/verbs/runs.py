@@ -1,0 +1,127 @@
+"""Run directories: the only place that a run writes.
+
+A run is `runs/<verb>-NNN/` beside the task file (or `--out`), with `spec.json`, `lock`, `events.jsonl` and, when it
+has ended well, `report.json`. A run without `report.json` did not end.
+
+    with open_run(task, "check", None, silent) as run:
+        run.finish(result)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from luthier.ground.errors import BadInput
+from luthier.ground.events import Tell, both, event_log
+from luthier.ground.files import sweep_drafts, write_json, write_whole
+from luthier.ground.locks import folder_lock
+from luthier.ground.task import Task
+
+R = TypeVar("R", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run directory: where to write, and whom to tell."""
+
+    path: Path
+    tell: Tell
+
+    def finish(self, result: BaseModel) -> None:
+        """Write the result as `report.json`, whole: from now on the run counts as ended."""
+        write_whole(self.path / "report.json", result.model_dump_json(indent=1) + "\n")
+
+
+def runs_folder(task: Task) -> Path:
+    """Return the folder that holds the task's runs."""
+    return task.folder / "runs"
+
+
+@contextlib.contextmanager
+def open_run(task: Task, verb: str, out: str | Path | None, tell: Tell, *, key: str = "") -> Iterator[Run]:
+    """Make or reopen a run directory, lock it, and log everything told to it.
+
+    Args:
+        out: the run directory; None makes the next `runs/<verb>-NNN`.
+        key: hash of all that the result depends on; lets a later verb find this run again.
+
+    Raises:
+        BadInput: another process works in the directory, or it cannot be written.
+    """
+    path = Path(out).expanduser().resolve() if out is not None else _next(runs_folder(task), verb)
+    with _writable(path), folder_lock(path):
+        sweep_drafts(path)
+        write_json(
+            path / "spec.json",
+            {
+                "verb": verb,
+                "key": key,
+                "task_file": str(task.path),
+                "overrides": list(task.overrides),
+                "spec": task.spec.model_dump(mode="json", by_alias=True),
+            },
+        )
+        log = event_log(path / "events.jsonl")
+        log({"kind": "begin", "verb": verb})
+        yield Run(path, both(tell, log))
+        log({"kind": "end", "verb": verb})
+
+
+def find_run(task: Task, verb: str, kind: type[R], key: str | None = None) -> tuple[Path, R] | None:
+    """Return the newest ended run of `verb` (with this key, if one is given) and its result, or None."""
+    for path in sorted(runs_folder(task).glob(f"{verb}-*"), key=_number, reverse=True):
+        found = _read(path, kind)
+        if found is not None and (key is None or _key_of(path) == key):
+            return path, found
+    return None
+
+
+def read_run(path: Path, kind: type[R], verb: str) -> R:
+    """Return the result in a run directory that a person named.
+
+    Raises:
+        BadInput: there is no ended run of this verb.
+    """
+    found = _read(path, kind)
+    if found is None:
+        raise BadInput(f"this is not an ended `{verb}` run", where=str(path), fix=f"run `luthier {verb}` first")
+    return found
+
+
+def _read(path: Path, kind: type[R]) -> R | None:
+    with contextlib.suppress(OSError, ValidationError, ValueError):
+        return kind.model_validate_json((path / "report.json").read_text(encoding="utf-8"))
+    return None
+
+
+def _key_of(path: Path) -> str:
+    match = re.search(r'"key": "([0-9a-f]*)"', (path / "spec.json").read_text(encoding="utf-8"))
+    return match.group(1) if match else ""
+
+
+def _number(path: Path) -> int:
+    digits = re.search(r"-(\d+)$", path.name)
+    return int(digits.group(1)) if digits else -1
+
+
+def _next(folder: Path, verb: str) -> Path:
+    taken = [_number(path) for path in folder.glob(f"{verb}-*")]
+    return folder / f"{verb}-{max(taken, default=0) + 1:03d}"
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"this run directory cannot be made ({error.strerror})", where=str(path), fix="name another with --out"
+        ) from None
+    yield

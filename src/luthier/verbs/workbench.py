@@ -1,0 +1,189 @@
+"""What the verbs share while one task is on the bench: its rows, base model, renderer, prompts and passages.
+
+Everything is made when first asked for and kept. This is wiring: which room's function gets which other room's result.
+
+    bench = Workbench(load_task("task.yaml"))
+    rows = bench.rows("train")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from luthier.evaluation.metrics.base import Metric, MetricContext, load_metric
+from luthier.ground.errors import BadInput
+from luthier.ground.events import Tell, silent
+from luthier.ground.hashes import key_of
+from luthier.ground.results import IndexResult, Passage
+from luthier.ground.task import Task
+from luthier.models.find import Found, find_model
+from luthier.models.load import LoadedModel, load_model, load_tokenizer
+from luthier.retrieval.embed import Embedder, SentenceEmbedder
+from luthier.retrieval.index import build_index
+from luthier.retrieval.search import open_index
+from luthier.rows.compose import Prompt, compose
+from luthier.rows.read import ReadResult, read_rows
+from luthier.rows.split import sample_rows
+from luthier.rows.template import Renderer
+from luthier.rows.types import Row
+from luthier.verbs.runs import runs_folder
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+class Workbench:
+    """One task and all that has been loaded for it."""
+
+    def __init__(self, task: Task, tell: Tell = silent) -> None:
+        self.task = task
+        self.spec = task.spec
+        self.tell = tell
+        self._read: dict[Split, ReadResult] = {}
+        self._loaded: dict[str, LoadedModel] = {}
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def read(self, split: Split) -> ReadResult | None:
+        """Return what was read of a split, faults included; None when the task names no such split."""
+        source = getattr(self.spec.data, split)
+        if source is None:
+            return None
+        if split not in self._read:
+            data = self.spec.data
+            self._read[split] = read_rows(source, folder=self.task.folder, id_field=data.id, group_field=data.group)
+        return self._read[split]
+
+    def rows(self, split: Split) -> list[Row]:
+        """Return the usable rows of a split, sampled as the task says.
+
+        Raises:
+            BadInput: the split is missing, or has bad rows and `data.on_bad` is refuse.
+        """
+        result = self.read(split)
+        if result is None:
+            raise BadInput(f"the task names no {split} split", where=str(self.task.path), fix=f"set data.{split}")
+        if result.faults and self.spec.data.on_bad == "refuse":
+            first = result.faults[0]
+            more = f" (and {len(result.faults) - 1} more)" if len(result.faults) > 1 else ""
+            raise BadInput(
+                f"{first.message}{more}",
+                where=f"{first.file}:{first.line}",
+                fix="mend the rows (`luthier check` lists them) or set data.on_bad: skip",
+            )
+        count = getattr(self.spec.data.sample, split)
+        return result.rows if count is None else sample_rows(result.rows, count, seed=self.spec.compare.seed)
+
+    # -- model -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def found(self) -> Found:
+        """The base model's files and where they came from."""
+        return find_model(self.spec.model, folder=self.task.folder, tell=self.tell)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """The one render function that the check, training and generation share."""
+        return Renderer(load_tokenizer(self.found))
+
+    def model(self, precision: Literal["bf16", "fp32"]) -> LoadedModel:
+        """Return the base model in a precision; loaded once."""
+        if precision not in self._loaded:
+            self._loaded.clear()  # one model in memory at a time
+            self.tell({"kind": "stage", "text": f"loading {self.spec.model} ({precision})"})
+            self._loaded[precision] = load_model(self.found, precision)
+        return self._loaded[precision]
+
+    def forget_model(self) -> None:
+        """Drop the loaded model, so that the next use starts from the untouched base."""
+        self._loaded.clear()
+
+    # -- metric ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def metric(self) -> Metric:
+        return load_metric(self.spec.metric, self.task.folder)
+
+    @cached_property
+    def metric_context(self) -> MetricContext:
+        return MetricContext(schema=self.task.schema, labels=self.spec.labels, facts=self.spec.facts)
+
+    # -- documents -------------------------------------------------------------------------------------------------
+
+    @property
+    def index_folder(self) -> Path:
+        return runs_folder(self.task) / "index"
+
+    @cached_property
+    def embedder(self) -> Embedder | None:
+        """The embedding model, or None when the task wants keyword search alone."""
+        name = self.spec.retrieval.embedding
+        if name is None or self.spec.retrieval.method == "keyword":
+            return None
+        return SentenceEmbedder(find_model(name, folder=self.task.folder, tell=self.tell).folder)
+
+    @cached_property
+    def index(self) -> IndexResult:
+        """The index of the documents, brought up to date.
+
+        Raises:
+            BadInput: the task names no documents.
+        """
+        if self.spec.documents is None:
+            raise BadInput("the task names no documents", where=str(self.task.path), fix="set documents: FOLDER")
+        self.tell({"kind": "stage", "text": f"indexing {self.spec.documents}"})
+        retrieval = self.spec.retrieval
+        return build_index(
+            self.task.resolve(self.spec.documents),
+            self.index_folder,
+            embed=self.embedder,
+            chunk_words=retrieval.chunk_words,
+            overlap_words=retrieval.overlap_words,
+        )
+
+    def passages(self, queries: Sequence[str], count: int | None = None) -> list[list[Passage]]:
+        """Return the passages found for each query, best first; indexes the documents first if need be."""
+        _ = self.index
+        retrieval = self.spec.retrieval
+        index = open_index(self.index_folder)
+        return index.search_many(queries, count or retrieval.passages, method=retrieval.method, embed=self.embedder)
+
+    @cached_property
+    def documents_key(self) -> str:
+        """A hash of what retrieval depends on: the settings and the indexed chunks."""
+        _ = self.index
+        manifest = json.loads((self.index_folder / "manifest.json").read_text(encoding="utf-8"))
+        return key_of({"retrieval": self.spec.retrieval.model_dump(mode="json"), "files": manifest.get("files")})
+
+    # -- prompts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def train_prompt(self) -> Prompt:
+        """The prompt that training rows carry, and that the finetuned systems are asked with."""
+        own = self.spec.train.instruction
+        return Prompt(instruction=self.task.instruction if own is None else own)
+
+    def training_row(self, row: Row) -> Row:
+        """Return a row as training sees it, without passages."""
+        return compose(row, self.train_prompt, with_answer=True)
+
+    def training_rows(self, rows: Sequence[Row], passages: int) -> list[Row]:
+        """Return rows as training sees them; with `passages` > 0 each prompt holds what retrieval finds for it."""
+        if passages == 0:
+            return [self.training_row(row) for row in rows]
+        found = self.passages([row.input for row in rows], passages)
+        return [
+            compose(row, self.train_prompt, [passage.text for passage in of_row], with_answer=True)
+            for row, of_row in zip(rows, found, strict=True)
+        ]
+
+    def base_key(self) -> dict[str, str]:
+        """What every result depends on: the weights and the template."""
+        return {"model": self.found.sha256, "template": self.renderer.key}
+
+
+PromptOf = Callable[[Row], Row]
