@@ -1,1 +1,1 @@
-"""Rank 2: chunk documents, index them by keyword and vector, and search. Knows no prompts."""
+"""Rank 2: documents become passages, passages an index, and the index answers queries. Knows nothing of prompts."""
