@@ -1,0 +1,55 @@
+"""Supervised finetuning: predict every assistant turn, and the token that ends it, from what stands before.
+
+The mask is the renderer's; here is only the loss: the body runs over the whole pack, the head over the positions that
+predict a target, nothing else.
+
+    objective = SupervisedFinetuning(renderer)
+    loss_sum, target_tokens = objective.loss(model, one_pack([objective.encode(row)]))
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from luthier.models.packed import hidden_states, logits_at
+from luthier.objectives.base import OBJECTIVES
+from luthier.objectives.cross_entropy import summed_cross_entropy
+from luthier.rows.types import Encoded, Pack, Row
+
+if TYPE_CHECKING:
+    from luthier.rows.template import Renderer
+
+
+@OBJECTIVES.register("sft")
+class SupervisedFinetuning:
+    """Cross entropy of all assistant turns; raw text counts as one turn."""
+
+    name = "sft"
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+
+    def encode(self, row: Row) -> Encoded:
+        """Return the row as token ids; the mask covers each assistant turn and its end token."""
+        return self._renderer.encode_row(row, train="all")
+
+    def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:
+        """Return (summed cross entropy of the pack's target tokens, their count)."""
+        device = next(model.parameters()).device
+        ids_T = torch.from_numpy(pack.ids_T).to(device)
+        positions_T = torch.from_numpy(pack.positions_T).to(device)
+        target_N = torch.from_numpy(np.flatnonzero(pack.target_T)).to(device)
+        hidden_TD = hidden_states(model, ids_T, positions_T, pack.lengths)
+        hidden_ND = hidden_TD[target_N - 1]  # what stands before a target predicts it
+        loss_sum = summed_cross_entropy(partial(logits_at, model), hidden_ND, ids_T[target_N], _head_parameters(model))
+        return loss_sum, pack.target_tokens
+
+
+def _head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    return list(model.get_output_embeddings().parameters())

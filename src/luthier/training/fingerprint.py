@@ -1,0 +1,69 @@
+"""What a run must not change between its parts: settings, rows, trained weights. A resumed run compares and refuses.
+
+>>> differences({"epochs": 1}, {"epochs": 2})
+['epochs was 1 and is 2']
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from luthier.ground.errors import Refused
+from luthier.ground.hashes import key_of
+from luthier.ground.spec import TrainSpec
+from luthier.rows.types import Encoded
+
+FREE = {"keep", "save_every"}  # settings that change what is kept on disk, not what is learned
+
+
+def fingerprint_of(
+    spec: TrainSpec, train: Sequence[Encoded], dev: Sequence[Encoded], trainable: Mapping[str, nn.Parameter]
+) -> dict[str, Any]:
+    """Return everything that decides the run's weights, as flat JSON fields that read well when they differ."""
+    settings = json.loads(spec.model_dump_json(exclude=FREE))
+    adapter = settings.pop("adapter")
+    shapes = {name: list(parameter.shape) for name, parameter in trainable.items()}
+    return {
+        **{f"train.{key}": value for key, value in settings.items()},
+        **{f"train.adapter.{key}": value for key, value in adapter.items()},
+        "data.train": rows_key(train),
+        "data.dev": rows_key(dev),
+        "trained weights": f"{len(shapes)} tensors, {key_of(shapes)}",
+    }
+
+
+def rows_key(rows: Sequence[Encoded]) -> str:
+    """Return the number of rows and a hash of their tokens, masks and order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(len(row).to_bytes(8, "big") + row.ids_T.tobytes() + row.target_T.tobytes())
+    return f"{len(rows)} rows, {digest.hexdigest()[:16]}"
+
+
+def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Compare fingerprints.
+
+    Raises:
+        Refused: they differ; every difference is listed.
+    """
+    if changed := differences(saved, json.loads(json.dumps(now))):
+        raise Refused(
+            f"this run was begun differently: {'; '.join(changed)}",
+            where=where,
+            fix="set these back to resume, or start again with another --out",
+        )
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return how two fingerprints differ, one phrase for each field."""
+    changed = [key for key in sorted({*saved, *now}) if saved.get(key) != now.get(key)]
+    return [f"{key} was {_shown(saved, key)} and is {_shown(now, key)}" for key in changed]
+
+
+def _shown(fields: Mapping[str, Any], key: str) -> str:
+    return json.dumps(fields[key], ensure_ascii=False) if key in fields else "absent"

@@ -1,0 +1,351 @@
+"""Training from the first step to the last: steps, evaluations, checkpoints, interruption and resume.
+
+The loop decides *when*; what a step computes is `luthier.training.step`, what a loss means is the objective's, what an
+adapter is and how it is saved is handed in. Everything it writes lies in the run directory.
+
+    outcome = train_rows(model, objective, train, dev, spec, Path("runs/1"), trainable=weights, save_adapter=save)
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luthier.ground.errors import BadInput, Interrupted, Refused
+from luthier.ground.events import Tell, silent
+from luthier.ground.files import sweep_drafts, verify_folder
+from luthier.ground.locks import folder_lock
+from luthier.ground.results import EvalRecord
+from luthier.ground.seeds import derived_seed
+from luthier.ground.spec import TrainSpec
+from luthier.machine.memory import PeakMemory
+from luthier.objectives.base import Objective
+from luthier.rows.packing import pack_rows
+from luthier.rows.types import Encoded
+from luthier.training.batches import PlannedStep, plan_steps, step_packs
+from luthier.training.checkpoint import (
+    ADAPTER,
+    Checkpoint,
+    discard,
+    folder_of,
+    latest_valid,
+    restore_random,
+    retain,
+    save_checkpoint,
+    saved_steps,
+)
+from luthier.training.fingerprint import fingerprint_of, refuse_changes
+from luthier.training.interrupts import StopWish, stop_wish
+from luthier.training.optimizer import rate_at
+from luthier.training.progress import Progress, TrainOutcome
+from luthier.training.step import Step, TorchStep
+
+PACK_TOKENS = 1024  # measured on CPU: longer packs take more memory and are no faster
+
+
+def train_rows(
+    model: nn.Module,
+    objective: Objective,
+    train: Sequence[Encoded],
+    dev: Sequence[Encoded],
+    spec: TrainSpec,
+    run: Path,
+    *,
+    trainable: Mapping[str, nn.Parameter],
+    save_adapter: Callable[[Path], None],
+    fingerprint: Mapping[str, Any] | None = None,
+    autocast: torch.dtype | None = None,
+    score_dev: Callable[[], float] | None = None,
+    deadline_s: float | None = None,
+    pack_tokens: int = PACK_TOKENS,
+    resume: bool = False,
+    resume_command: str = "the same command with --resume",
+    tell: Tell = silent,
+) -> TrainOutcome:
+    """Train `trainable` on `train`, and return what came of it; the model is left with the best checkpoint's weights.
+
+    Args:
+        trainable: the trained parameters by name, float32; everything else in the model is frozen.
+        save_adapter: writes what was trained into the empty folder that it gets.
+        fingerprint: what else decides the run (model, tokenizer, template); a resumed run must have the same.
+        autocast: compute in this dtype where the trained weights are float32 masters of the whole model.
+        score_dev: the task's own score of the model as it stands, higher is better; it then chooses the checkpoint.
+        deadline_s: stop after the step at which the run's own seconds reach this.
+        pack_tokens: most tokens that are computed at once; decides memory, not the result.
+        resume: go on from the newest whole checkpoint; an empty run directory is begun.
+        resume_command: what a person types to go on, for the sentence of an interruption.
+        tell: hears `step`, `eval`, `save`, `resume`, `stopping` and `warning` events.
+
+    Raises:
+        BadInput: the rows cannot be trained on, the directory is in use or holds a run already, or the disk refused.
+        Refused: a loss or gradient is not finite, or a resumed run differs from how it was begun.
+        Interrupted: SIGINT or SIGTERM, after the step was finished and saved.
+    """
+    _refuse_untrainable(train)
+    with folder_lock(run), PeakMemory() as peak, stop_wish(tell) as wish:
+        sweep_drafts(run)
+        training = _Training(
+            model=model,
+            step=TorchStep(model, objective, trainable, spec, autocast),
+            train=train,
+            dev=dev,
+            spec=spec,
+            run=run,
+            trainable=trainable,
+            save_adapter=save_adapter,
+            fingerprint={
+                **(fingerprint or {}),
+                **fingerprint_of(spec, train, dev, trainable),
+                "pack_tokens": pack_tokens,
+            },
+            score_dev=score_dev,
+            pack_tokens=pack_tokens,
+            tell=tell,
+            peak=peak,
+        )
+        training.begin(resume)
+        training.go(wish, deadline_s, resume_command)
+        return training.finish()
+
+
+class _Training:
+    """One run under its lock."""
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        step: Step,
+        train: Sequence[Encoded],
+        dev: Sequence[Encoded],
+        spec: TrainSpec,
+        run: Path,
+        trainable: Mapping[str, nn.Parameter],
+        save_adapter: Callable[[Path], None],
+        fingerprint: Mapping[str, Any],
+        score_dev: Callable[[], float] | None,
+        pack_tokens: int,
+        tell: Tell,
+        peak: PeakMemory,
+    ) -> None:
+        self._model, self._step = model, step
+        self._train, self._dev = train, dev
+        self._spec, self._run = spec, run
+        self._trainable, self._save_adapter, self._fingerprint = trainable, save_adapter, fingerprint
+        self._score_dev, self._pack_tokens = score_dev, pack_tokens
+        self._tell, self._peak = tell, peak
+        lengths = [len(row) for row in train]
+        self._plan = plan_steps(lengths, spec)
+        self._planned_tokens = sum(lengths[row] for planned in self._plan for row in planned.rows)
+        self._progress = Progress()
+        self._saved_step: int | None = None
+        self._started = time.perf_counter()
+
+    # -- beginning -------------------------------------------------------------------------------------------------
+
+    def begin(self, resume: bool) -> None:
+        """Start afresh, or from the newest whole checkpoint."""
+        if not resume and saved_steps(self._run):
+            raise BadInput(
+                "this folder holds the checkpoints of a run",
+                where=str(self._run),
+                fix="add --resume, or choose another --out",
+            )
+        checkpoint = latest_valid(self._run, self._tell) if resume else None
+        if checkpoint is None:
+            torch.manual_seed(derived_seed(self._spec.seed, "training"))
+        else:
+            self._restore(checkpoint)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        refuse_changes(checkpoint.state["fingerprint"], self._fingerprint, str(self._run))
+        tensors = checkpoint.tensors()
+        self._step.restore(tensors)
+        restore_random(tensors)
+        self._progress = Progress.from_json(checkpoint.state["progress"])
+        if self._progress.stopped == "time":
+            self._progress.stopped = ""
+        self._saved_step = checkpoint.step
+        self._started -= self._progress.seconds
+        for later in [step for step in saved_steps(self._run) if step > checkpoint.step]:
+            discard(folder_of(self._run, later))  # damaged: it was told of, and its place is needed
+        self._tell({"kind": "resume", "step": checkpoint.step, "total": len(self._plan), "path": str(checkpoint.path)})
+
+    # -- going on --------------------------------------------------------------------------------------------------
+
+    def go(self, wish: StopWish, deadline_s: float | None, resume_command: str) -> None:
+        """Take steps until the run is over or somebody wants it to stop."""
+        progress = self._progress
+        while not progress.stopped:
+            try:
+                self._take_step(self._plan[progress.step])
+            except Refused as refusal:
+                raise self._with_last_good_state(refusal) from refusal
+            late = deadline_s is not None and progress.seconds >= deadline_s
+            improved = self._evaluate() if late or self._is_due(self._spec.eval_every) else False
+            progress.stopped = self._reason_to_stop(late)
+            stopping = bool(progress.stopped or wish.signal_number)
+            if stopping or improved or self._is_due(self._spec.save_every or self._spec.eval_every):
+                self._save()
+            if wish.signal_number and not progress.stopped:
+                raise self._interruption(wish.signal_number, resume_command)
+
+    def _take_step(self, planned: PlannedStep) -> None:
+        progress, began = self._progress, time.perf_counter()
+        packs = step_packs(self._train, planned, self._pack_tokens)
+        rate = rate_at(progress.step, len(self._plan), self._spec)
+        outcome = self._step.run(packs, rate)
+        progress.seconds = time.perf_counter() - self._started
+        record = progress.add_step(outcome, rate, sum(map(len, packs)), time.perf_counter() - began)
+        progress.peak_bytes = max(progress.peak_bytes, self._peak.bytes)
+        self._tell(
+            {
+                "kind": "step",
+                **record.model_dump(),
+                "total": len(self._plan),
+                "epoch": planned.epoch,
+                "tokens_per_s": progress.tokens_per_s,
+                "memory_bytes": progress.peak_bytes,
+                "eta_s": (self._planned_tokens - progress.tokens) / max(progress.tokens_per_s, 1e-9),
+            }
+        )
+
+    def _is_due(self, every: int | None) -> bool:
+        """Whether the step just taken is a multiple of `every` (None: the last of its epoch), or the last of all."""
+        done = self._progress.step
+        if done == len(self._plan):
+            return True
+        return done % every == 0 if every else self._plan[done - 1].epoch != self._plan[done].epoch
+
+    def _reason_to_stop(self, late: bool) -> str:
+        progress, spec = self._progress, self._spec
+        if progress.step == len(self._plan):
+            return "max_steps" if progress.step == spec.max_steps else "finished"
+        if spec.patience is not None and progress.worse >= spec.patience:
+            return "patience"
+        return "time" if late else ""
+
+    def _evaluate(self) -> bool:
+        """Measure the dev rows and the task's score; return whether this is the best so far."""
+        if not self._dev and self._score_dev is None:
+            return False
+        devices = range(torch.cuda.device_count())
+        with torch.random.fork_rng(devices):  # an evaluation must not change what training draws
+            dev_loss = self._dev_loss()
+            self._model.eval()
+            metric = self._score_dev() if self._score_dev else None
+        record = EvalRecord(step=self._progress.step, dev_loss=dev_loss, metric=metric)
+        self._progress.evals.append(record)
+        best = self._progress.better(dev_loss if metric is None else -metric, record.step)
+        self._progress.seconds = time.perf_counter() - self._started
+        self._tell({"kind": "eval", **record.model_dump(), "best": best})
+        return best
+
+    def _dev_loss(self) -> float | None:
+        if not self._dev:
+            return None
+        loss_sum, count = self._step.evaluate(pack_rows(self._dev, self._pack_tokens))
+        if count and math.isfinite(loss_sum):
+            return loss_sum / count
+        self._tell({"kind": "warning", "text": "the dev loss is not a finite number and chooses no checkpoint"})
+        return None
+
+    # -- keeping ---------------------------------------------------------------------------------------------------
+
+    def _save(self) -> Path:
+        progress, began = self._progress, time.perf_counter()
+        path = folder_of(self._run, progress.step)
+        if self._saved_step == progress.step:
+            return path
+        tensors = self._step.tensors()
+        _refuse_broken_weights(tensors, progress.step)
+        state = {"fingerprint": self._fingerprint, "progress": progress.to_json()}
+        save_checkpoint(self._run, progress.step, tensors, state, self._save_adapter)
+        self._saved_step = progress.step
+        removed = retain(self._run, self._spec.keep, progress.best_step)
+        saved = {"kind": "save", "step": progress.step, "path": str(path), "removed": removed}
+        self._tell({**saved, "seconds": time.perf_counter() - began})
+        return path
+
+    def _with_last_good_state(self, refusal: Refused) -> Refused:
+        """Keep what the run had before the step that failed, and say where it lies."""
+        try:
+            kept = self._save() if self._progress.step else None
+        except Refused:  # the weights themselves are broken; the checkpoint before them is the last good one
+            kept = folder_of(self._run, self._saved_step) if self._saved_step else None
+        last = f"; the last good weights are in {kept}" if kept else ""
+        return Refused(f"step {self._progress.step + 1}: {refusal.what}{last}", where=refusal.where, fix=refusal.fix)
+
+    def _interruption(self, signal_number: int, resume_command: str) -> Interrupted:
+        how = "Ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name
+        done = f"stopped by {how} after step {self._progress.step} of {len(self._plan)}, which is saved"
+        return Interrupted(
+            done, signal_number=signal_number, where=str(self._run), fix=f"continue with: {resume_command}"
+        )
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def finish(self) -> TrainOutcome:
+        """Put the best weights into the model and tell what came of the run."""
+        progress = self._progress
+        best_step = self._best_whole_step()
+        if best_step != progress.step:
+            self._step.restore_weights(Checkpoint(folder_of(self._run, best_step), best_step, {}).tensors())
+        self._model.eval()
+        adapter = folder_of(self._run, best_step) / ADAPTER
+        last_epoch = next(
+            i for i, planned in enumerate(self._plan) if planned.epoch == self._plan[progress.step - 1].epoch
+        )
+        return TrainOutcome(
+            steps=progress.step,
+            epochs=sum(len(planned.rows) for planned in self._plan[: progress.step]) / len(self._train),
+            rows=len(self._train),
+            tokens=progress.tokens,
+            target_tokens=progress.target_tokens,
+            seconds=progress.seconds,
+            tokens_per_s=progress.tokens_per_s,
+            peak_bytes=progress.peak_bytes,
+            trainable_parameters=sum(parameter.numel() for parameter in self._trainable.values()),
+            total_parameters=sum(parameter.numel() for parameter in self._model.parameters()),
+            train_loss=progress.loss_since(last_epoch),
+            dev_loss=progress.dev_loss_at(best_step),
+            best_step=best_step,
+            adapter=adapter,
+            adapter_bytes=sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()),
+            history=progress.history,
+            evals=progress.evals,
+            stopped=progress.stopped,
+        )
+
+    def _best_whole_step(self) -> int:
+        best = self._progress.best_step
+        if best is None or best == self._progress.step:
+            return self._progress.step
+        if faults := verify_folder(folder_of(self._run, best)):
+            self._tell(
+                {"kind": "warning", "text": f"the best checkpoint is damaged and the last is taken: {faults[0]}"}
+            )
+            return self._progress.step
+        return best
+
+
+def _refuse_untrainable(train: Sequence[Encoded]) -> None:
+    if not train:
+        raise BadInput("there are no rows to train on", fix="give data.train some rows")
+    empty = [row.place for row in train if not row.target_tokens]
+    if empty:
+        shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        raise BadInput(f"nothing in {shown} is a target, so there is nothing to learn", fix="remove or mend these rows")
+
+
+def _refuse_broken_weights(tensors: Mapping[str, Tensor], step: int) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise Refused(f"{name} is not finite after step {step}, and was not saved", fix="lower train.learning_rate")

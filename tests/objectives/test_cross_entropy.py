@@ -1,0 +1,82 @@
+"""The chunked cross entropy agrees with the plain one, and with NumPy, and never holds many logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from luthier.objectives.cross_entropy import plain_cross_entropy, summed_cross_entropy
+
+
+def _problem(rows: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[nn.Linear, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(6, 11).to(dtype)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    hidden = torch.randn(rows, 6, generator=generator).to(dtype).requires_grad_()
+    return head, hidden, torch.randint(11, (rows,), generator=generator)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(0, 17), chunk=st.integers(1, 20), seed=st.integers(0, 99), trained=st.booleans())
+def test_chunks_agree_with_the_plain_reference(rows: int, chunk: int, seed: int, trained: bool) -> None:
+    head, hidden, targets = _problem(rows, seed)
+    head.requires_grad_(trained)
+    wanted = [hidden, *(head.parameters() if trained else [])]
+    loss = summed_cross_entropy(head, hidden, targets, list(head.parameters()), chunk)
+    expected = plain_cross_entropy(head, hidden, targets)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    gradients, references = (torch.autograd.grad(value * 0.37, wanted) for value in (loss, expected))
+    for gradient, reference in zip(gradients, references, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-11, atol=1e-12)
+
+
+def test_value_agrees_with_numpy() -> None:
+    head, hidden, targets = _problem(9, 3)
+    logits = hidden.detach().numpy() @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    log_sum = np.log(np.exp(logits).sum(1))
+    expected = (log_sum - logits[np.arange(9), targets.numpy()]).sum()
+    assert summed_cross_entropy(head, hidden, targets).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_bfloat16_sums_in_float32() -> None:
+    head, hidden, targets = _problem(400, 1, torch.bfloat16)
+    head.requires_grad_(False)
+    loss = summed_cross_entropy(head, hidden, targets, chunk_rows=32)
+    wide = plain_cross_entropy(head.float(), hidden.float(), targets)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(wide.item(), rel=2e-3)
+    (gradient,), (reference,) = (torch.autograd.grad(value, hidden) for value in (loss, wide))
+    assert gradient.dtype == torch.bfloat16
+    assert ((gradient - reference).float().norm() / reference.float().norm()).item() < 1e-2
+
+
+def test_the_head_never_sees_more_rows_than_a_chunk() -> None:
+    head, hidden, targets = _problem(50, 2)
+    seen: list[int] = []
+    head.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    summed_cross_entropy(head, hidden, targets, chunk_rows=8).backward()
+    assert seen == [8] * 6 + [2], "one forward per chunk, and none in backward"
+
+
+def test_without_gradients_only_the_value_is_computed() -> None:
+    head, hidden, targets = _problem(5, 4)
+    with torch.no_grad():
+        loss = summed_cross_entropy(head, hidden, targets, list(head.parameters()))
+    assert not loss.requires_grad
+    assert loss.item() == pytest.approx(plain_cross_entropy(head, hidden, targets).item())
+
+
+def test_a_trained_head_under_autocast_gets_float32_gradients() -> None:
+    head, hidden, targets = _problem(40, 5, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = summed_cross_entropy(head, hidden, targets, list(head.parameters()), chunk_rows=16)
+    loss.backward()
+    exact = torch.autograd.grad(plain_cross_entropy(head, hidden, targets), head.weight)[0]
+    assert head.weight.grad is not None and head.weight.grad.dtype == torch.float32
+    assert ((head.weight.grad - exact).norm() / exact.norm()).item() < 1e-2
