@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,25 @@ def test_a_second_process_is_refused_with_the_owner_and_a_dead_owner_is_not_wait
     child.wait()
     with folder_lock(tmp_path):
         pass
+
+
+def test_the_holder_may_lock_again_and_another_thread_may_not(tmp_path: Path) -> None:
+    refused: list[BaseException] = []
+
+    def intrude() -> None:
+        try:
+            with folder_lock(tmp_path):
+                pass
+        except BadInput as error:
+            refused.append(error)
+
+    with folder_lock(tmp_path):
+        with folder_lock(tmp_path):
+            pass
+        thread = threading.Thread(target=intrude)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1
 
 
 def test_events_are_lines_in_order(tmp_path: Path) -> None:

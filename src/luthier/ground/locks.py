@@ -1,8 +1,8 @@
 """One process at a time in a run directory.
 
 The lock is an `flock` on the file `lock`, which the kernel releases when its owner dies, so a stale lock cannot
-exist; the file's text names the owner for people. On network file systems without `flock` the lock is refused rather
-than faked.
+exist; the file's text names the owner for people. Whoever holds a folder may lock it again further in. On network
+file systems without `flock` the lock is refused rather than faked.
 
     >>> import tempfile, pathlib
     >>> with folder_lock(pathlib.Path(tempfile.mkdtemp())): pass
@@ -15,9 +15,12 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from luthier.ground.errors import BadInput
+
+_HELD: ContextVar[frozenset[Path]] = ContextVar("_HELD", default=frozenset())
 
 
 @contextlib.contextmanager
@@ -28,13 +31,21 @@ def folder_lock(folder: Path) -> Iterator[None]:
         BadInput: another process holds it; the sentence names its pid and host.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    whole = folder.resolve()
+    if whole in _HELD.get():
+        yield
+        return
     path = folder / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         _acquire(descriptor, folder, path)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
+        token = _HELD.set(_HELD.get() | {whole})
+        try:
+            yield
+        finally:
+            _HELD.reset(token)
     finally:
         os.close(descriptor)
 
@@ -45,11 +56,11 @@ def _acquire(descriptor: int, folder: Path, path: Path) -> None:
     except BlockingIOError:
         owner = path.read_text(errors="replace").strip() or "another process"
         raise BadInput(
-            f"this folder is in use by {owner}", where=str(folder), fix="wait for it to end, or choose another --out"
+            f"this folder is in use by {owner}",
+            where=str(folder),
+            fix="wait for it to end, or choose another folder (--out)",
         ) from None
     except OSError as error:
         raise BadInput(
-            f"this file system cannot lock files ({error.strerror})",
-            where=str(folder),
-            fix="use a local folder for --out",
+            f"this file system cannot lock files ({error.strerror})", where=str(folder), fix="use a local folder"
         ) from error

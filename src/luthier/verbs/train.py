@@ -1,0 +1,185 @@
+"""`luthier train`: finetune the base model on the task's rows.
+
+Checks the data first and refuses when training would be meaningless; then composes, encodes and trains. What a step
+computes, when checkpoints are made and how a run resumes is the training room's affair.
+
+    result = train("task.yaml"); result.adapter
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from luthier.adapters.base import get_kind, remove_adapter
+from luthier.evaluation.systems import Item, LocalSystem
+from luthier.generation.engine import Generator
+from luthier.generation.settings import Settings
+from luthier.ground.errors import Refused
+from luthier.ground.events import Tell, silent
+from luthier.ground.hashes import key_of
+from luthier.ground.results import TrainResult
+from luthier.ground.task import Task, load_task
+from luthier.machine.describe import environment
+from luthier.models.load import LoadedModel
+from luthier.objectives.base import Objective, make_objective
+from luthier.rows.lengths import fit_length
+from luthier.rows.types import Encoded, Row
+from luthier.training.loop import train_rows
+from luthier.verbs.runs import Run, find_run, open_run, runs_folder
+from luthier.verbs.workbench import Workbench
+
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def train(
+    task: Task | str | Path, *, out: str | Path | None = None, resume: bool = False, tell: Tell = silent
+) -> TrainResult:
+    """Finetune.
+
+    Args:
+        out: the run directory (default: a new one; with `resume`, the newest that has not ended).
+        resume: go on from the last whole checkpoint; an empty run directory is begun.
+
+    Raises:
+        Refused: the data check says that training would be meaningless, or the loss is not finite.
+        Interrupted: Ctrl-C or SIGTERM, after the step was saved; the sentence says how to go on.
+    """
+    task = task if isinstance(task, Task) else load_task(task)
+    return train_system(Workbench(task, tell), task.spec.train.passages, out=out, resume=resume)
+
+
+def train_system(
+    bench: Workbench, passages: int, *, out: str | Path | None = None, resume: bool = False
+) -> TrainResult:
+    """Train the task's adapter with `passages` retrieved passages in each prompt (0: none)."""
+    refuse_meaningless(bench)
+    task = bench.task
+    if resume and out is None:
+        out = _newest_unended(task)
+    with open_run(task, "train", out, bench.tell, key=train_key(bench, passages)) as run:
+        result = _train(bench, passages, run, resume)
+        run.finish(result)
+    return result
+
+
+def trained(bench: Workbench, passages: int) -> TrainResult | None:
+    """Return an ended training run that this one would repeat exactly, if its adapter still lies there."""
+    found = find_run(bench.task, "train", TrainResult, train_key(bench, passages))
+    return found[1] if found and Path(found[1].adapter).is_dir() else None
+
+
+def train_key(bench: Workbench, passages: int) -> str:
+    """Return a hash of all that the trained weights depend on."""
+    spec = bench.spec
+    return key_of(
+        {
+            **bench.base_key(),
+            "data": bench.data_key("train", "dev"),
+            "train": spec.train.model_dump(mode="json", exclude={"passages"}),
+            "instruction": bench.train_prompt.instruction,
+            "passages": passages,
+            "documents": bench.documents_key if passages else None,
+        }
+    )
+
+
+def refuse_meaningless(bench: Workbench) -> None:
+    """Refuse when the data check says that training would be meaningless."""
+    sheet = bench.sheet
+    if not sheet.ok:
+        reasons = "; ".join(sheet.reasons)
+        raise Refused(
+            f"training would be meaningless: {reasons}",
+            where=str(bench.task.path),
+            fix="`luthier check` shows the rows",
+        )
+
+
+def _train(bench: Workbench, passages: int, run: Run, resume: bool) -> TrainResult:
+    spec = bench.spec.train
+    loaded = bench.model(spec.base or spec.precision)
+    objective = make_objective(spec.objective, bench.renderer)
+    run.tell({"kind": "stage", "text": f"preparing rows{f' with {passages} passages each' if passages else ''}"})
+    rows = _encode(bench, objective, bench.rows("train"), passages, run.tell)
+    dev_rows = bench.rows("dev") if bench.spec.data.dev else []
+    dev = _encode(bench, objective, dev_rows, passages, run.tell)
+    kind = get_kind(spec.adapter.kind)
+    kind.inject(loaded.model, spec.adapter, seed=spec.seed)
+    try:
+        run.tell({"kind": "stage", "text": f"training {spec.adapter.kind} on {len(rows)} rows"})
+        outcome = train_rows(
+            loaded.model,
+            objective,
+            rows,
+            dev,
+            spec,
+            run.path,
+            trainable=kind.trainable(loaded.model),
+            save_adapter=lambda folder: kind.save(
+                loaded.model, folder, spec.adapter, loaded.provenance, template_key=bench.renderer.key
+            ),
+            fingerprint={**bench.base_key(), "passages": passages},
+            autocast=torch.bfloat16 if spec.precision == "bf16" else None,
+            score_dev=_scorer(bench, loaded, dev_rows, passages) if spec.best_by == "metric" else None,
+            deadline_s=_seconds(bench.spec.budget.time),
+            resume=resume,
+            resume_command=f"luthier train {bench.task.path} --resume --out {run.path}",
+            tell=run.tell,
+        )
+    finally:
+        remove_adapter(loaded.model)
+    return TrainResult(
+        run=str(run.path),
+        name="finetuned+rag" if passages else "finetuned",
+        objective=spec.objective,
+        adapter_kind=spec.adapter.kind,
+        passages=passages,
+        provenance=loaded.provenance,
+        environment=environment(spec.seed),
+        **outcome.facts(),
+    )
+
+
+def _encode(
+    bench: Workbench, objective: Objective, rows: Sequence[Row], passages: int, tell: Tell
+) -> list[Encoded]:
+    spec = bench.spec.train
+    encoded = [objective.encode(row) for row in bench.training_rows(rows, passages)]
+    fitted = [fit_length(row, spec.max_length, spec.on_long) for row in encoded]
+    kept = [row for row in fitted if row is not None and row.target_tokens]
+    cut = sum(1 for row in kept if row.cut)
+    if len(kept) < len(rows) or cut:
+        limit = f"train.max_length is {spec.max_length}, on_long: {spec.on_long}"
+        tell({"kind": "warning", "text": f"{len(rows) - len(kept)} rows dropped, {cut} cut ({limit})"})
+    return kept
+
+
+def _scorer(bench: Workbench, loaded: LoadedModel, dev: Sequence[Row], passages: int) -> Callable[[], float]:
+    chosen = list(dev[: bench.spec.train.metric_items])
+    items = [Item.of(row) for row in chosen]
+    system = LocalSystem(
+        "dev",
+        Generator(loaded.model, bench.renderer.tokenizer, bench.renderer.end_ids),
+        bench.renderer,
+        bench.train_prompt,
+        bench.retriever(passages),
+        Settings.from_spec(bench.spec.generation),
+    )
+    return lambda: bench.mean_score(system.answer(items), items)
+
+
+def _newest_unended(task: Task) -> Path | None:
+    runs = sorted(runs_folder(task).glob("train-*"), key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
+    open_runs = [path for path in runs if not (path / "report.json").exists()]
+    return open_runs[-1] if open_runs else None
+
+
+def _seconds(limit: str | None) -> float | None:
+    if limit is None:
+        return None
+    number, unit = re.fullmatch(r"([\d.]+)\s*(s|min|h)", limit.strip()).groups()  # type: ignore[union-attr]
+    return float(number) * _SECONDS[unit]
