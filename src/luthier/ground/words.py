@@ -8,14 +8,15 @@ Nothing is measured or rounded for later use here; these are the last step befor
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 
 def count(number: float) -> str:
     """Return a whole number with thousands separated: `12,345`."""
     return f"{number:,.0f}"
+
+
+def many(number: int, noun: str, plural: str | None = None) -> str:
+    """Return `1 item`, `3 items`; an irregular plural is named."""
+    return f"{count(number)} {noun if number == 1 else plural or noun + 's'}"
 
 
 def percent(share: float) -> str:
@@ -26,6 +27,21 @@ def percent(share: float) -> str:
 def points(difference: float) -> str:
     """Return a difference of shares as signed percentage points: `+7.5 points`."""
     return f"{signed(100 * difference, 1)} points"
+
+
+def span(low: float, high: float) -> str:
+    """Return an interval of shares: `76.6 to 87.1%`."""
+    return f"{100 * low:.1f} to {percent(high)}"
+
+
+def points_span(low: float, high: float) -> str:
+    """Return an interval of differences, in points: `+66.1 to +80.2`."""
+    return f"{signed(100 * low, 1)} to {signed(100 * high, 1)}"
+
+
+def distance(difference: float) -> str:
+    """Return the size of a difference of shares: `7.5 points`."""
+    return f"{100 * abs(difference):.1f} points"
 
 
 def signed(number: float, digits: int) -> str:
@@ -64,46 +80,3 @@ def size(number_bytes: float) -> str:
 def probability(p: float) -> str:
     """Return a p value: `0.034`, or `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def significant(number: float, digits: int = 3) -> str:
-    """Return a plain number with about `digits` significant digits and no exponent for everyday sizes."""
-    if number == 0 or not math.isfinite(number):
-        return f"{number:g}"
-    if abs(number) >= 10**digits:
-        return f"{number:,.0f}".replace("-", "−")
-    return f"{number:.{digits}g}".replace("-", "−")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How scores of one metric are written: as percent when they are shares, as plain numbers otherwise."""
-
-    share: bool = True
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Unit:
-        """Return the unit for a metric with these scores and interval ends: shares when all lie in [0, 1]."""
-        return cls(share=all(-1e-9 <= value <= 1 + 1e-9 for value in values))
-
-    def score(self, value: float) -> str:
-        return percent(value) if self.share else significant(value)
-
-    def span(self, low: float, high: float) -> str:
-        """Return an interval of scores: `76.6 to 87.1%`."""
-        if self.share:
-            return f"{100 * low:.1f} to {100 * high:.1f}%"
-        return f"{significant(low)} to {significant(high)}"
-
-    def difference(self, value: float) -> str:
-        return points(value) if self.share else _signed_significant(value)
-
-    def difference_span(self, low: float, high: float) -> str:
-        """Return an interval of differences: `+66.1 to +80.2 points`."""
-        if self.share:
-            return f"{signed(100 * low, 1)} to {signed(100 * high, 1)} points"
-        return f"{_signed_significant(low)} to {_signed_significant(high)}"
-
-
-def _signed_significant(value: float) -> str:
-    return f"+{significant(value)}" if value > 0 else significant(value)
