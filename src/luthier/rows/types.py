@@ -1,8 +1,8 @@
 """The way of the data: Row → Encoded → Pack. Types only; NumPy, no torch.
 
-    >>> row = Row(id="1", place="train.jsonl:1", messages=(Message("user", "2+2?"), Message("assistant", "4")))
-    >>> row.input, row.reference
-    ('2+2?', '4')
+>>> row = Row(id="1", place="train.jsonl:1", messages=(Message("user", "2+2?"), Message("assistant", "4")))
+>>> row.input, row.reference
+('2+2?', '4')
 """
 
 from __future__ import annotations

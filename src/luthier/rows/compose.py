@@ -1,0 +1,68 @@
+"""Put a row, a prompt and retrieved passages together: the one function that training and every system use.
+
+The order is: system (instruction, then the row's own system text), worked examples as turns, the row's earlier turns,
+and last the user's turn with the passages before the input. The input stands last because that is where small models
+look. It renders nothing and counts no tokens.
+
+    >>> row = Row("1", "t:1", (Message("user", "hi"), Message("assistant", "yo")))
+    >>> [m.content for m in compose(row, Prompt("Greet."), ["Yo is a greeting."], with_answer=False).messages]
+    ['Greet.', 'Context:\\n[1] Yo is a greeting.\\n\\nInput: hi']
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from luthier.rows.types import Message, Row
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An instruction and worked examples."""
+
+    instruction: str = ""
+    examples: tuple[Row, ...] = ()
+
+
+def compose(row: Row, prompt: Prompt, passages: Sequence[str] = (), *, with_answer: bool) -> Row:
+    """Return a new row whose messages are what the model sees.
+
+    A row is never its own worked example: an example with the row's id and place is left out. Rows of raw text are
+    returned unchanged.
+
+    Args:
+        passages: retrieved texts, best first.
+        with_answer: end with the row's answer (training), or with the question (generation).
+    """
+    if row.messages is None:
+        return row
+    turns = [message for message in row.messages if message.role != "system"]
+    answer = [turns.pop()] if turns and turns[-1].role == "assistant" else []
+    if turns and turns[-1].role == "user":
+        turns[-1] = Message("user", _with_passages(turns[-1].content, passages))
+    messages = [*_system(row, prompt), *_examples(row, prompt), *turns, *(answer if with_answer else [])]
+    return dataclasses.replace(row, messages=tuple(messages))
+
+
+def _system(row: Row, prompt: Prompt) -> list[Message]:
+    own = [message.content for message in row.messages or () if message.role == "system"]
+    texts = [text.strip() for text in (prompt.instruction, *own)]
+    joined = "\n\n".join(text for text in texts if text)
+    return [Message("system", joined)] if joined else []
+
+
+def _examples(row: Row, prompt: Prompt) -> list[Message]:
+    messages = []
+    for example in prompt.examples:
+        if (example.id, example.place) != (row.id, row.place):
+            messages += [Message("user", example.input), Message("assistant", example.reference)]
+    return messages
+
+
+def _with_passages(text: str, passages: Sequence[str]) -> str:
+    if not passages:
+        return text
+    numbered = "\n".join(f"[{number}] {passage.strip()}" for number, passage in enumerate(passages, 1))
+    return f"Context:\n{numbered}\n\nInput: {text}"

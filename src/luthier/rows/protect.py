@@ -1,0 +1,65 @@
+"""Keep special tokens that stand in somebody's text from becoming control tokens.
+
+Before a conversation is rendered, each special token inside a message is wrapped in two private-use characters that
+occur nowhere else in it; after rendering they are taken out again, and what they wrapped is known by its place. A
+message without special tokens passes through untouched, so ordinary rows are rendered exactly as they are.
+
+    >>> guarded = protect([Message("user", "what is <e>?")], re.compile("<e>"))
+    >>> unprotect(guarded.messages[0].content, guarded)
+    ('what is <e>?', [(8, 11)])
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from luthier.ground.errors import BadInput
+from luthier.rows.types import Message
+
+Literals = list[tuple[int, int]]  # character ranges
+
+
+@dataclass(frozen=True)
+class Protected:
+    """Messages to be rendered; `marks` is the opening and the closing character, or None if nothing was wrapped."""
+
+    messages: tuple[Message, ...]
+    marks: tuple[str, str] | None = None
+
+
+def protect(messages: Sequence[Message], controls: re.Pattern[str] | None) -> Protected:
+    """Wrap every special token that stands in a message."""
+    if controls is None or not any(controls.search(message.content) for message in messages):
+        return Protected(tuple(messages))
+    opening, closing = _unused("".join(message.content for message in messages))
+    wrapped = (Message(m.role, controls.sub(rf"{opening}\g<0>{closing}", m.content)) for m in messages)
+    return Protected(tuple(wrapped), (opening, closing))
+
+
+def unprotect(text: str, guarded: Protected) -> tuple[str, Literals]:
+    """Return the rendered text without marks, and the ranges of what they wrapped."""
+    if guarded.marks is None:
+        return text, []
+    opening, closing = guarded.marks
+    parts: list[str] = []
+    literals: Literals = []
+    size = start = 0
+    for part in re.split(f"([{opening}{closing}])", text):
+        if part == opening:
+            start = size
+        elif part == closing:
+            literals.append((start, size))
+        else:
+            parts.append(part)
+            size += len(part)
+    return "".join(parts), literals
+
+
+def _unused(text: str) -> tuple[str, str]:
+    used = set(text)
+    free = [chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in used][:2]
+    if len(free) < 2:
+        raise BadInput("the row uses all private-use characters", fix="delete the row")
+    return free[0], free[1]

@@ -1,0 +1,87 @@
+"""Read a split: every record becomes a row or a counted fault with its place.
+
+A source is a file (JSONL, JSON, CSV, TSV, Parquet, text), a folder of text files, or `hub:owner/name[:split]`. Nothing
+is raised for a bad record, only for a source that is not there at all. Tokens and templates are not known here.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "train.jsonl").write_text('{"prompt": "2+2?", "completion": "4"}\\n{"prompt"')
+    >>> result = read_rows("train.jsonl", folder=folder)
+    >>> result.read, [(fault.line, fault.kind) for fault in result.faults]
+    (2, [(2, 'half_line')])
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from luthier.ground.results import Fault
+from luthier.rows.records import Notice, Record, read_records
+from luthier.rows.shapes import ShapeFault, row_of, shape_of
+from luthier.rows.types import Row
+
+HUB = "hub:"
+
+
+@dataclass
+class ReadResult:
+    """What a source holds.
+
+    Attributes:
+        rows: usable rows, in order.
+        faults: one for each record that is not.
+        read: records, good and bad.
+        notices: what a person should know about the file.
+        shapes: shape → rows.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    read: int = 0
+    notices: list[str] = field(default_factory=list)
+    shapes: Counter[str] = field(default_factory=Counter)
+
+
+def read_rows(source: str, *, folder: Path, id_field: str = "id", group_field: str = "group") -> ReadResult:
+    """Read all rows of `source`.
+
+    Args:
+        source: a path, relative to `folder`, or `hub:owner/name[:split]`.
+
+    Raises:
+        BadInput: the source is not there, or of no known kind.
+    """
+    result = ReadResult()
+    ids: dict[str, str] = {}
+    for record in _records(source, folder):
+        if isinstance(record, Notice):
+            result.notices.append(record.text)
+            continue
+        result.read += 1
+        try:
+            row = _row(record, id_field, group_field)
+            if ids.setdefault(row.id, row.place) != row.place:
+                raise ShapeFault("duplicate_id", f'the id "{row.id[:60]}" is that of {ids[row.id]} too')
+        except ShapeFault as fault:
+            result.faults.append(Fault(file=record.file, line=record.line, kind=fault.kind, message=fault.message))
+        else:
+            result.rows.append(row)
+            result.shapes[shape_of(record.value) or "messages"] += 1
+    return result
+
+
+def _records(source: str, folder: Path) -> Iterable[Record | Notice]:
+    if source.startswith(HUB):
+        from luthier.rows.hub import read_hub  # here, since `datasets` takes seconds to import
+
+        return read_hub(source.removeprefix(HUB))
+    return read_records((folder / Path(source).expanduser()).resolve(), source)
+
+
+def _row(record: Record, id_field: str, group_field: str) -> Row:
+    if record.fault is not None:
+        raise ShapeFault(*record.fault)
+    return row_of(record.value, f"{record.file}:{record.line}", id_field=id_field, group_field=group_field)
