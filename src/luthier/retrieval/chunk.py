@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from luthier.retrieval.documents import parse_document as parse_document
@@ -117,9 +117,9 @@ def _pieces(paragraph: Paragraph, room: int) -> Iterator[_Piece]:
         yield whole
         return
     for index, part in enumerate(_lines(paragraph) if _is_listing(paragraph.text) else _sentences(paragraph)):
-        joint = part.joint if index else "\n\n"
-        for number, text in enumerate(_word_runs(part.text, room) if part.words > room else [part.text]):
-            yield _Piece(text, part.line, " " if number else joint, count_words(text))
+        first, *others = _word_runs(part, room)
+        yield replace(first, joint=part.joint if index else "\n\n")
+        yield from others
 
 
 def _is_listing(text: str) -> bool:
@@ -145,8 +145,14 @@ def _sentences(paragraph: Paragraph) -> Iterator[_Piece]:
         joint = raw[len(raw.rstrip()) :]
 
 
-def _word_runs(text: str, room: int) -> Iterator[str]:
+def _word_runs(part: _Piece, room: int) -> Iterator[_Piece]:
+    """Cut a sentence or line of more than `room` words between words, for want of a better border."""
+    text = part.text
+    if part.words <= room:
+        yield part
+        return
     words = list(_WORD.finditer(text))
     for first in range(0, len(words), room):
-        last = words[min(first + room, len(words)) - 1]
-        yield text[words[first].start() : last.end()]
+        start, end = words[first].start(), words[min(first + room, len(words)) - 1].end()
+        joint = text[words[first - 1].end() : start] if first else ""
+        yield _Piece(text[start:end], part.line + text.count("\n", 0, start), joint, count_words(text[start:end]))

@@ -18,7 +18,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from luthier.ground.errors import BadInput
-from luthier.ground.hashes import sha256_file
+from luthier.ground.hashes import sha256_file, sha256_text
+from luthier.models.folder import check_folder
+from luthier.models.hub import hub_cache
 from luthier.models.quiet import no_progress_bars
 from luthier.retrieval.vectors import Embedder as Embedder
 from luthier.retrieval.vectors import FloatArray
@@ -34,16 +36,17 @@ class SentenceEmbedder:
 
     Raises:
         BadInput: the folder is not a usable model, or its weights do not fill the model.
+        Refused: it would need a pickle or code of its own.
     """
 
     def __init__(self, folder: Path, *, name: str | None = None, max_tokens: int = 256, batch_size: int = 32) -> None:
-        weights = folder / "model.safetensors"
-        if not weights.is_file():
-            raise BadInput("no model.safetensors here", where=str(folder), fix="name the folder of an embedding model")
+        if not folder.is_dir():
+            raise BadInput("there is no such folder", where=str(folder), fix="name the folder of an embedding model")
+        weights = check_folder(folder, links_into=hub_cache())
         self._tokenizer, self._model = _load(folder)
         self._max_tokens = min(max_tokens, int(self._model.config.max_position_embeddings))
         self._batch_size = batch_size
-        self.name = f"{name or folder.name}@{sha256_file(weights)[:12]}"
+        self.name = f"{name or folder.name}@{sha256_text(''.join(map(sha256_file, weights)))[:12]}"
         self.dim = int(self._model.config.hidden_size)
         self.n_cut = 0
 
@@ -59,13 +62,16 @@ class SentenceEmbedder:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
-        encoded: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)[
-            "input_ids"
-        ]
-        full = [text for text, ids in zip(texts, encoded, strict=True) if len(ids) == self._max_tokens]
-        lengths = [len(ids) for ids in self._tokenizer(full, verbose=False)["input_ids"]] if full else []
-        self.n_cut += sum(length > self._max_tokens for length in lengths)
+        clean = [text.encode(errors="replace").decode() for text in texts]  # lone surrogates
+        encoded = self._ids(clean, truncation=True, max_length=self._max_tokens)
+        full = [text for text, ids in zip(clean, encoded, strict=True) if len(ids) == self._max_tokens]
+        self.n_cut += sum(len(ids) > self._max_tokens for ids in self._ids(full, verbose=False)) if full else 0
         return encoded
+
+    def _ids(self, texts: list[str], **options: Any) -> list[list[int]]:
+        # A text that spells a special token, such as "[SEP]", is text.
+        ids: list[list[int]] = self._tokenizer(texts, split_special_tokens=True, **options)["input_ids"]
+        return ids
 
     @torch.inference_mode()
     def _embed(self, batch: list[list[int]]) -> FloatArray:

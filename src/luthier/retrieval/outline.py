@@ -11,6 +11,7 @@ Plain data and the builder that the parsers share. Files and bytes are not known
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import PurePosixPath
 
 
@@ -67,8 +68,7 @@ class Outline:
     def sections(self) -> tuple[Section, ...]:
         self._close()
         self._stack = []
-        followers = [*self._sections[1:], None]
-        pairs = zip(self._sections, followers, strict=True)
+        pairs = zip_longest(self._sections, self._sections[1:])
         return tuple(section for section, after in pairs if section.paragraphs or not _holds(section, after))
 
     def _close(self) -> None:

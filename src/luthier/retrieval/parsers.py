@@ -67,7 +67,7 @@ def _parse_markdown(content: bytes, path: str) -> tuple[Section, ...]:
     reader = _MarkdownReader(path)
     lines = _decode(content, path).split("\n")
     start = _end_of_front_matter(lines)
-    reader.outline.paragraph("\n".join(lines[1 : start - 1]), 2)
+    reader.outline.paragraph("\n".join(lines[1 : max(start - 1, 1)]), 2)
     for number, line in enumerate(lines[start:], start + 1):
         reader.read(line, number)
     reader.flush(len(lines) + 1)

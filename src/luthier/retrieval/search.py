@@ -88,11 +88,12 @@ class Index:
 
     def _embed(self, queries: Sequence[str], terms: list[list[str]], embed: Embedder | None) -> dict[int, FloatArray]:
         """Return the vector of each query that has a word, by its place among the queries."""
-        asked = [index for index, words in enumerate(terms) if words]
         embedder = self._checked(embed)
-        return (
-            dict(zip(asked, embed_checked(embedder, [queries[index] for index in asked]), strict=True)) if asked else {}
-        )
+        asked = [index for index, words in enumerate(terms) if words]
+        if not asked:
+            return {}
+        texts = [queries[index].encode(errors="replace").decode() for index in asked]  # lone surrogates
+        return dict(zip(asked, embed_checked(embedder, texts), strict=True))
 
     def _checked(self, embed: Embedder | None) -> Embedder:
         if self.embedding is None:
