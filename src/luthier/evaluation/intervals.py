@@ -3,8 +3,8 @@
 Each is defined for every input, none returns NaN, and none claims certainty because a small sample happens to agree.
 Tests and verdicts live in `paired.py` and `multiplicity.py`.
 
-    >>> wilson(8, 10)
-    Interval(low=0.49..., high=0.94...)
+    >>> [round(limit, 3) for limit in wilson(8, 10)]
+    [0.49, 0.943]
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def newcombe_paired(n11: int, n10: int, n01: int, n00: int, level: float = 0.95)
 def midp_paired(n10: int, n01: int, n: int, level: float = 0.95) -> Interval:
     """Return the interval of a paired difference that McNemar's mid-p inverts, given the share of discordant items.
 
-    The share θ of discordant items that the first system wins has mid-p limits: P(X > k) + P(X = k)/2 = α/2 at the lower
-    one. The difference is (2θ - 1) times the discordant share. It holds 0 when mid-p exceeds 1 - level, and so mends the
-    rare tables of a few items where Newcombe's interval excludes 0 and mid-p does not.
+    The share θ of discordant items that the first system wins has mid-p limits: P(X > k) + P(X = k)/2 = α/2 at the
+    lower one. The difference is (2θ - 1) times the discordant share. It holds 0 when mid-p exceeds 1 - level, and so
+    mends the rare tables of a few items where Newcombe's interval excludes 0 and mid-p does not.
     """
     discordant = n10 + n01
     if discordant == 0:
