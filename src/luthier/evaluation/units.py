@@ -4,7 +4,7 @@ A unit is kept as its sum and its size; every mean here is (sum of sums) / (sum 
 
     >>> units = group_units([1.0, 0.0, 1.0], ["a", "a", "b"])
     >>> units.sums.tolist(), units.sizes.tolist(), round(units.mean, 3)
-    ([1.0, 1.0], [2.0, 1.0], 0.667)
+    ([1.0, 1.0], [1.0, 2.0], 0.667)
 """
 
 from __future__ import annotations
