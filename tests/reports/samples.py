@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 # ruff: noqa: E501  (texts and tables of made-up data)
-
 import math
 from typing import Any
 
