@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import WriteFolder
 from hypothesis import given
 from hypothesis import strategies as st
+from retrieval_samples import WriteFolder
 
 from luthier.ground.errors import BadInput
 from luthier.retrieval.documents import find_documents, parse_document, read_document
@@ -22,7 +22,8 @@ def outline(document: Document) -> list[tuple[tuple[str, ...], list[tuple[int, s
 
 
 def test_markdown_sections_carry_the_way_of_headings_and_physical_lines() -> None:
-    text = "# Guide\n\nHello.\n\n## Brakes ##\nFirst\nsecond.\n\nThird.\n\n### KR-482\n24 months.\n\n## **Wheels**\nRound.\n"
+    text = "# Guide\n\nHello.\n\n## Brakes ##\nFirst\nsecond.\n\nThird.\n\n### KR-482\n24 months.\n"
+    text += "\n## **Wheels**\nRound.\n"
     assert outline(parse_document("a.md", text.encode())) == [
         (("Guide",), [(3, "Hello.")]),
         (("Guide", "Brakes"), [(6, "First\nsecond."), (9, "Third.")]),

@@ -43,6 +43,7 @@ from luthier.retrieval.manifest import (
     clear,
     connect,
     has_remains,
+    is_whole,
     open_version,
     read_manifest,
     write_manifest,
@@ -58,6 +59,7 @@ KEYWORD_INDEX = FTS(  # the terms are ours: LanceDB splits them at blanks and le
     ascii_folding=False,
     max_token_length=None,
 )
+DAMAGED = "the store was damaged"
 _EMBED_AT_ONCE = 256
 _KEEP_OLD_VERSIONS = timedelta(days=1)  # for readers that opened one
 _NEVER = timedelta(days=36500)
@@ -65,7 +67,7 @@ _PATHS_PER_DELETE = 200
 
 
 class _Damaged(Exception):
-    """The store that the manifest describes cannot be updated."""
+    """The table that the manifest describes cannot be read any more."""
 
 
 @dataclass
@@ -118,7 +120,7 @@ def build_index(
             changes, manifest = _update(folder, store, old, settings, embed, tell)
         except _Damaged:
             clear(store)
-            rebuilt = "the store was damaged"
+            rebuilt = DAMAGED
             changes, manifest = _update(folder, store, None, settings, embed, tell)
     return IndexResult(
         store=str(store),
@@ -148,7 +150,7 @@ def _usable(store: Path, settings: Settings) -> tuple[Manifest | None, str | Non
         open_version(store, manifest)
     except LANCE_FAULTS:
         clear(store)
-        return None, "the store was damaged"
+        return None, DAMAGED
     return manifest, None
 
 
@@ -162,10 +164,14 @@ def _update(
     try:
         return changes, _write(store, changes, vectors_ND, old, settings)
     except LANCE_FAULTS as error:
-        if old is not None:
+        if old is not None and not is_whole(store, old):
             raise _Damaged from error
         reason = str(error).strip().split("\n")[0]
-        raise BadInput(f"the index could not be written ({reason})", where=str(store)) from error
+        raise BadInput(
+            f"the index could not be written ({reason}); what was there before is intact",
+            where=str(store),
+            fix="check the disk and run again",
+        ) from error
 
 
 # -- what changed --------------------------------------------------------------------------------------------------

@@ -70,6 +70,15 @@ def open_version(store: Path, manifest: Manifest) -> Table:
     return table
 
 
+def is_whole(store: Path, manifest: Manifest) -> bool:
+    """Tell whether every passage of the manifest's version can be read."""
+    try:
+        open_version(store, manifest).to_arrow()
+    except LANCE_FAULTS:
+        return False
+    return True
+
+
 def read_manifest(store: Path) -> Manifest | None:
     """Return the store's manifest, or None when there is none that can be read."""
     with contextlib.suppress(OSError, ValidationError):
