@@ -1,0 +1,217 @@
+"""A key-value cache with slots, and the attention that reads it: a shared prefix is stored once and read once a step.
+
+Few-shot prompts share hundreds of tokens. Copying their keys and values to every row makes each step read them once a
+row; here all rows' queries meet the one copy in a single matrix product, and only the rows' own tokens are batched. New
+tokens are written in place (no concatenation), finished rows leave without moving the others.
+
+The attention holds for full causal attention without soft caps, sinks or position biases; `can_share` says whether a
+model is such a one. Everything else takes the plain way in `luthier.generation.sessions`.
+
+    with shared_attention(model, SlotCache(layers=30)) as cache:
+        model(input_ids=ids_BT, position_ids=positions_BT, past_key_values=cache, attention_mask=mask_B1TK)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
+
+ATTENTION = "luthier_slots"
+GROWTH = 1.5
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Keys and values of a prefix, one pair per layer: keys [H, D, P], values [H, P, D]."""
+
+    ids: tuple[int, ...]
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
+    """One layer: values [B, H, room, D], and keys [B, H, D, room], so that the product with queries needs no copy."""
+
+    is_sliding = False
+
+    def __init__(self, prefix: tuple[Tensor, Tensor] | None, prefix_length: int, room: int) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.prefix_length = prefix_length
+        self.room = room
+        self.rows = 0
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        rows, heads, _, key_width = key_states.shape
+        self.rows = rows
+        self.keys = key_states.new_empty(rows, heads, key_width, self.room)
+        self.values = value_states.new_empty(rows, heads, self.room, value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write new tokens (keys and values [B, H, T, D]) and return all of the rows' own ones, as views."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.length + key_states.shape[-2]
+        if end > self.room:
+            self._grow(end)
+        keys, values = self._own()
+        keys[: self.rows, ..., self.length : end] = key_states.transpose(-1, -2)
+        values[: self.rows, :, self.length : end] = value_states
+        self.length = end
+        return keys[: self.rows, ..., :end], values[: self.rows, :, :end]
+
+    def select(self, order: Sequence[int]) -> None:
+        """Let row `j` be what row `order[j]` was, where `order[j] >= j`; rows beyond are forgotten."""
+        keys, values = self._own()
+        for new, old in enumerate(order):
+            if new != old:
+                keys[new, ..., : self.length] = keys[old, ..., : self.length]
+                values[new, :, : self.length] = values[old, :, : self.length]
+        self.rows = len(order)
+
+    def get_seq_length(self) -> int:
+        return self.prefix_length + self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def _own(self) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None
+        return self.keys, self.values
+
+    def _grow(self, needed: int) -> None:
+        keys, values = self._own()
+        self.room = max(needed, int(self.room * GROWTH))
+        self.keys = keys.new_empty(self.rows, *keys.shape[1:3], self.room)
+        self.values = values.new_empty(self.rows, values.shape[1], self.room, values.shape[3])
+        self.keys[..., : self.length] = keys[: self.rows, ..., : self.length]
+        self.values[:, :, : self.length] = values[: self.rows, :, : self.length]
+
+
+class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
+    """The cache of all layers. `written` is the layer that was updated last: the one whose attention comes next."""
+
+    def __init__(self, layers: int, prefix: Shared | None = None, room: int = 256) -> None:
+        length = len(prefix) if prefix else 0
+        self.slots = [SlotLayer(prefix.layers[i] if prefix else None, length, room) for i in range(layers)]
+        super().__init__(layers=list(self.slots))
+        self.written = self.slots[0]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        self.written = self.slots[layer_idx]
+        return self.written.update(key_states, value_states)
+
+    def select(self, order: Sequence[int]) -> None:
+        for slot in self.slots:
+            slot.select(order)
+
+    def share(self, ids: Sequence[int]) -> Shared:
+        """Return what the only row holds, as a prefix for others."""
+        layers = []
+        for slot in self.slots:
+            keys, values = slot._own()
+            layers.append((keys[0, ..., : slot.length].contiguous(), values[0, :, : slot.length].contiguous()))
+        return Shared(tuple(ids), tuple(layers))
+
+
+_current: ContextVar[SlotCache] = ContextVar("luthier_slot_cache")
+
+
+@contextmanager
+def shared_attention(model: PreTrainedModel, cache: SlotCache) -> Iterator[SlotCache]:
+    """Let the model's attention read `cache` while the block runs."""
+    before = model.config._attn_implementation
+    token = _current.set(cache)
+    model.config._attn_implementation = ATTENTION
+    try:
+        yield cache
+    finally:
+        model.config._attn_implementation = before
+        _current.reset(token)
+
+
+def has_full_attention(model: PreTrainedModel) -> bool:
+    """Say whether every layer is full causal attention.
+
+    Only then may padding stand between a shared prefix and a row's own tokens: a window or a recurrent state counts it.
+    """
+    layers = DynamicCache(config=model.config).layers
+    causal = getattr(model.config.get_text_config(decoder=True), "is_causal", True)
+    return bool(causal and layers and all(type(layer) is DynamicLayer for layer in layers))
+
+
+def can_share(model: PreTrainedModel) -> bool:
+    """Say whether `attend` can stand in for the model's attention."""
+    exchangeable = model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation()
+    return bool(exchangeable) and has_full_attention(model)
+
+
+def attend(
+    _module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of queries [B, Hq, T, D] to the prefix and to the rows' own keys [B, H, D, K] and values [B, H, K, D].
+
+    `attention_mask` [B or 1, 1, T, K] is added to the scores of own tokens; every query sees the whole prefix.
+    Returns [B, T, Hq, D].
+    """
+    for name in ("softcap", "s_aux", "position_bias", "sliding_window"):
+        if kwargs.get(name) is not None:
+            raise NotSharable(name)
+    rows, query_heads, length, width = query.shape
+    heads = key.shape[1]
+    group = query_heads // heads
+    query = (query * (width**-0.5 if scaling is None else scaling)).reshape(rows, heads, group * length, width)
+    own = torch.matmul(query, key)
+    if attention_mask is not None:
+        masked = own.view(rows, heads, group, length, -1) + attention_mask.unsqueeze(2)
+        own = masked.view(rows, heads, group * length, -1)
+    prefix = _current.get().written.prefix
+    mixed = _mix(own, value) if prefix is None else _mix_with_prefix(query, own, value, *prefix)
+    return mixed.view(rows, query_heads, length, -1).transpose(1, 2).contiguous(), None
+
+
+def _mix(own: Tensor, value: Tensor) -> Tensor:
+    return torch.matmul(torch.softmax(own, dim=-1), value)
+
+
+def _mix_with_prefix(query: Tensor, own: Tensor, value: Tensor, keys_HDP: Tensor, values_HPD: Tensor) -> Tensor:
+    """One softmax over prefix and own scores; the prefix's two products run over all rows at once."""
+    rows, heads, queries, width = query.shape
+    prefix_length = keys_HDP.shape[-1]
+    flat = query.transpose(0, 1).reshape(heads, rows * queries, width)
+    scores = torch.matmul(flat, keys_HDP).view(heads, rows, queries, prefix_length).transpose(0, 1)
+    weights = torch.softmax(torch.cat([scores, own], dim=-1), dim=-1)
+    from_own = torch.matmul(weights[..., prefix_length:], value)
+    flat = weights[..., :prefix_length].transpose(0, 1).reshape(heads, rows * queries, prefix_length)
+    from_prefix = torch.matmul(flat, values_HPD).view(heads, rows, queries, -1).transpose(0, 1)
+    return from_own + from_prefix
+
+
+class NotSharable(Exception):
+    """The model's attention needs something (a soft cap, a sink, a bias, a window) that `attend` does not have."""
+
+
+AttentionInterface.register(ATTENTION, attend)
