@@ -1,0 +1,76 @@
+"""Which linear layers of a model get an adapter.
+
+Only layers inside the decoder blocks are offered, never the output head. Names are those of the modules, such as
+`q_proj`; groups are `all-linear`, `attention` and `mlp`.
+
+    paths = choose_targets(model, "all-linear")
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from luthier.ground.errors import BadInput, nearest
+
+
+def choose_targets(model: PreTrainedModel, targets: str | tuple[str, ...]) -> list[str]:
+    """Return the module paths of the chosen layers, in the model's order.
+
+    Args:
+        targets: a group, or names: the last part of a module's path, or any longer end of it.
+
+    Raises:
+        BadInput: a name fits no linear layer of a block (the right ones are listed), or there are no such layers.
+    """
+    known = linear_paths(model)
+    if not known:
+        raise BadInput(
+            f"{type(model).__name__} has no nn.Linear layers in its blocks, so LoRA cannot be added",
+            fix="set train.adapter.kind: full",
+        )
+    if isinstance(targets, str):
+        return _group(known, targets)
+    for name in targets:
+        if not any(_fits(path, name) for path in known):
+            names = sorted({path.rsplit(".", 1)[-1] for path in known})
+            raise BadInput(
+                f'no linear layer is called "{name}"{nearest(name, names)}',
+                where="train.adapter.targets",
+                fix=f"choose among {', '.join(names)}, or a group: all-linear, attention, mlp",
+            )
+    return [path for path in known if any(_fits(path, name) for name in targets)]
+
+
+def linear_paths(model: PreTrainedModel) -> list[str]:
+    """Return the module paths of all linear layers inside numbered blocks, except the output head."""
+    head = model.get_output_embeddings()
+    return [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and any(part.isdigit() for part in path.split("."))
+    ]
+
+
+def leaf_names(model: PreTrainedModel, paths: list[str]) -> list[str]:
+    """Return the short names that mean exactly `paths` to a tool that matches ends of paths; else the paths themselves."""
+    leaves = sorted({path.rsplit(".", 1)[-1] for path in paths})
+    meant = [path for path, _ in model.named_modules() if any(_fits(path, leaf) for leaf in leaves)]
+    return leaves if set(meant) == set(paths) else list(paths)
+
+
+def _group(known: list[str], group: str) -> list[str]:
+    if group == "all-linear":
+        return known
+    chosen = [path for path in known if _is_attention(path) == (group == "attention")]
+    if not chosen:
+        raise BadInput(f'the group "{group}" is empty in this model', where="train.adapter.targets", fix="use all-linear")
+    return chosen
+
+
+def _is_attention(path: str) -> bool:
+    return any("attn" in part or "attention" in part for part in path.split("."))
+
+
+def _fits(path: str, name: str) -> bool:
+    return path == name or path.endswith("." + name)

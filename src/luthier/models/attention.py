@@ -1,0 +1,238 @@
+"""Causal attention over documents that lie end to end, none of which sees another.
+
+Two ways that agree (tested): `plain_attention` runs PyTorch's scaled-dot-product attention on one document after another
+and is the reference; `bucketed_attention` groups documents of similar length and does each group with batched matrix
+products, query heads of one key-value head folded into rows. On a CPU the second is 2-3 times as fast forward and
+backward up to about a thousand tokens, because PyTorch's fused kernel has a slow backward there. `pack_attention`
+chooses. No [T, T] mask is ever built.
+
+Shapes: T tokens of all documents, H query heads, K key-value heads, G = H / K, D head size, B documents of a bucket, L
+its longest document.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+BMM_MOST_TOKENS = 1024  # longer documents go one by one: their score matrices would take too much memory
+_FILL = 0.8  # a bucket's shortest document has at least this share of its longest one
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Documents of similar length. `tokens_BL` says which token of the pack stands at each place (padding repeats one)."""
+
+    documents: int
+    longest: int
+    tokens_BL: Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a pack is cut up: buckets of short documents, and spans (start, end) of the long ones.
+
+    `place_T` gives each token's place in the concatenation of all buckets' rows; -1 for tokens of long documents.
+    """
+
+    lengths: tuple[int, ...]
+    buckets: tuple[Bucket, ...]
+    long_spans: tuple[tuple[int, int], ...]
+    place_T: Tensor
+
+
+def pack_attention(
+    query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, layout: Layout, scaling: float, window: int | None = None
+) -> Tensor:
+    """Return the attention output [T, H, D] by the faster way for this device and these lengths."""
+    short_only = not layout.long_spans
+    if query_THD.device.type == "cpu" and short_only:
+        return bucketed_attention(query_THD, key_TKD, value_TKD, layout, scaling, window)
+    return plain_attention(query_THD, key_TKD, value_TKD, layout.lengths, scaling, window=window)
+
+
+def plain_attention(
+    query_THD: Tensor,
+    key_TKD: Tensor,
+    value_TKD: Tensor,
+    lengths: Sequence[int],
+    scaling: float,
+    *,
+    window: int | None = None,
+    softcap: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Return the attention output [T, H, D], one document after another: the reference.
+
+    Args:
+        window: a token sees itself and the `window - 1` tokens before it; None: all before it.
+        softcap: scores s become softcap * tanh(s / softcap) (Gemma 2, Riviere et al. 2024).
+    """
+    groups = query_THD.shape[1] // key_TKD.shape[1]
+    outputs = []
+    for q, k, v in zip(query_THD.split(list(lengths)), key_TKD.split(list(lengths)), value_TKD.split(list(lengths)), strict=True):
+        q_HLD, k_HLD, v_HLD = (x.transpose(0, 1) for x in (q, k, v))
+        k_HLD, v_HLD = k_HLD.repeat_interleave(groups, 0), v_HLD.repeat_interleave(groups, 0)
+        if softcap is not None:
+            out_HLD = _capped(q_HLD, k_HLD, v_HLD, scaling, window, softcap, dropout)
+        else:
+            out_HLD = _sdpa(q_HLD, k_HLD, v_HLD, scaling, window, dropout)
+        outputs.append(out_HLD.transpose(0, 1))
+    return torch.cat(outputs)
+
+
+def bucketed_attention(
+    query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, layout: Layout, scaling: float, window: int | None = None
+) -> Tensor:
+    """Return the attention output [T, H, D] of a pack of short documents, by batched matrix products.
+
+    Scores are rounded to the inputs' precision, as in any unfused attention; the softmax works in float32.
+    """
+    device = query_THD.device.type
+    if torch.is_autocast_enabled(device):  # its casts inside forward would not be undone in the written-out backward
+        dtype = torch.get_autocast_dtype(device)
+        query_THD, key_TKD, value_TKD = (x.to(dtype) for x in (query_THD, key_TKD, value_TKD))
+    with torch.autocast(device, enabled=False):
+        out: Tensor = _Bucketed.apply(query_THD, key_TKD, value_TKD, layout, scaling, window)  # type: ignore[no-untyped-call]
+    return out
+
+
+@lru_cache(maxsize=8)
+def make_layout(lengths: tuple[int, ...], device: torch.device) -> Layout:
+    """Return how to cut up a pack of documents of these lengths."""
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    is_short = [0 < length <= BMM_MOST_TOKENS for length in lengths]
+    order = sorted((i for i in range(len(lengths)) if is_short[i]), key=lambda i: -lengths[i])
+    place_T = torch.full((starts[-1],), -1, dtype=torch.long)
+    buckets, row = [], 0
+    for members in _group(order, lengths):
+        longest = lengths[members[0]]
+        steps_L = torch.arange(longest)
+        lengths_B1 = torch.tensor([lengths[i] for i in members])[:, None]
+        tokens_BL = torch.tensor([starts[i] for i in members])[:, None] + torch.minimum(steps_L[None], lengths_B1 - 1)
+        for n, i in enumerate(members):
+            place_T[starts[i] : starts[i + 1]] = row + n * longest + torch.arange(lengths[i])
+        row += len(members) * longest
+        buckets.append(Bucket(len(members), longest, tokens_BL.to(device)))
+    long_spans = tuple((starts[i], starts[i + 1]) for i in range(len(lengths)) if lengths[i] > BMM_MOST_TOKENS)
+    return Layout(lengths, tuple(buckets), long_spans, place_T.to(device))
+
+
+def _group(order: list[int], lengths: Sequence[int]) -> list[list[int]]:
+    groups: list[list[int]] = []
+    for i in order:
+        if groups and lengths[i] >= _FILL * lengths[groups[-1][0]]:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+class _Bucketed(torch.autograd.Function):
+    """Saves queries, keys, values and the attention weights of each bucket; the backward is written out."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, layout: Layout, scaling: float, window: int | None
+    ) -> Tensor:
+        kv_heads = key_TKD.shape[1]
+        saved, outputs = [], []
+        for bucket in layout.buckets:
+            q = _fold(query_THD, bucket, kv_heads)
+            k, v = _fold(key_TKD, bucket, kv_heads), _fold(value_TKD, bucket, kv_heads)
+            mask = _causal_bias(bucket.longest, q.shape[1] // bucket.longest, window, q.dtype, q.device)
+            scores = torch.baddbmm(mask.expand(q.shape[0], -1, -1), q, k.transpose(1, 2), alpha=scaling)
+            weights = torch.softmax(scores, -1)
+            outputs.append(_unfold(torch.bmm(weights, v), bucket, kv_heads))
+            saved += [q, k, v, weights]
+        ctx.save_for_backward(*saved)
+        ctx.layout, ctx.scaling, ctx.kv_heads = layout, scaling, kv_heads
+        return torch.cat(outputs).index_select(0, layout.place_T)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_THD: Tensor) -> tuple[Tensor | None, ...]:
+        kv_heads, parts = ctx.kv_heads, []
+        for n, bucket in enumerate(ctx.layout.buckets):
+            q, k, v, weights = ctx.saved_tensors[4 * n : 4 * n + 4]
+            grad = _fold(grad_THD, bucket, kv_heads, without_padding=ctx.layout)
+            grad_v = torch.bmm(weights.transpose(1, 2), grad)
+            grad_weights = torch.bmm(grad, v.transpose(1, 2))
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_q = torch.bmm(grad_scores, k).mul_(ctx.scaling)
+            grad_k = torch.bmm(grad_scores.transpose(1, 2), q).mul_(ctx.scaling)
+            parts.append(tuple(_unfold(x, bucket, kv_heads) for x in (grad_q, grad_k, grad_v)))
+        place_T = ctx.layout.place_T
+        grads = [torch.cat(kind).index_select(0, place_T) for kind in zip(*parts, strict=True)]
+        return grads[0], grads[1], grads[2], None, None, None
+
+
+def _fold(x_THD: Tensor, bucket: Bucket, kv_heads: int, without_padding: Layout | None = None) -> Tensor:
+    """[T, H, D] -> [B * K, G * L, D]: the bucket's documents, the query heads of one key-value head below each other."""
+    heads, size = x_THD.shape[1:]
+    x = x_THD.index_select(0, bucket.tokens_BL.view(-1))
+    if without_padding is not None:
+        x *= _is_real(bucket)[:, None, None].to(x.dtype)
+    x = x.view(bucket.documents, bucket.longest, kv_heads, heads // kv_heads, size)
+    return x.permute(0, 2, 3, 1, 4).reshape(bucket.documents * kv_heads, -1, size)
+
+
+def _unfold(x: Tensor, bucket: Bucket, kv_heads: int) -> Tensor:
+    """[B * K, G * L, D] -> [B * L, H, D]."""
+    groups, size = x.shape[1] // bucket.longest, x.shape[2]
+    x = x.view(bucket.documents, kv_heads, groups, bucket.longest, size).permute(0, 3, 1, 2, 4)
+    return x.reshape(bucket.documents * bucket.longest, kv_heads * groups, size)
+
+
+def _is_real(bucket: Bucket) -> Tensor:
+    """Which places of a bucket are tokens: padding repeats the token before it. Shape [B * L]."""
+    tokens_BL = bucket.tokens_BL
+    first_B1 = torch.ones_like(tokens_BL[:, :1], dtype=torch.bool)
+    return torch.cat([first_B1, tokens_BL[:, 1:] != tokens_BL[:, :-1]], 1).view(-1)
+
+
+@lru_cache(maxsize=64)
+def _causal_bias(length: int, groups: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Bias [1, G * L, L]: 0 where a query sees a key, -inf elsewhere."""
+    bias_LL = torch.zeros(length, length, dtype=dtype, device=device).masked_fill_(~_visible(length, window, device), -math.inf)
+    return bias_LL.repeat(groups, 1)[None]
+
+
+def _visible(length: int, window: int | None, device: torch.device) -> Tensor:
+    steps_L = torch.arange(length, device=device)
+    distance_LL = steps_L[:, None] - steps_L[None, :]
+    visible_LL = distance_LL >= 0
+    return visible_LL if window is None else visible_LL & (distance_LL < window)
+
+
+def _sdpa(q_HLD: Tensor, k_HLD: Tensor, v_HLD: Tensor, scaling: float, window: int | None, dropout: float) -> Tensor:
+    length = q_HLD.shape[1]
+    if window is None or length <= window:
+        out = F.scaled_dot_product_attention(
+            q_HLD[None], k_HLD[None], v_HLD[None], is_causal=True, scale=scaling, dropout_p=dropout
+        )
+    else:
+        mask = _visible(length, window, q_HLD.device)
+        out = F.scaled_dot_product_attention(
+            q_HLD[None], k_HLD[None], v_HLD[None], attn_mask=mask, scale=scaling, dropout_p=dropout
+        )
+    return out[0]
+
+
+def _capped(
+    q_HLD: Tensor, k_HLD: Tensor, v_HLD: Tensor, scaling: float, window: int | None, softcap: float, dropout: float
+) -> Tensor:
+    scores_HLL = torch.tanh(q_HLD @ k_HLD.transpose(1, 2) * scaling / softcap) * softcap
+    hidden_LL = ~_visible(q_HLD.shape[1], window, q_HLD.device)
+    weights_HLL = torch.softmax(scores_HLL.masked_fill(hidden_LL, -math.inf).float(), -1).to(q_HLD.dtype)
+    return F.dropout(weights_HLL, dropout) @ v_HLD

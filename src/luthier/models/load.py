@@ -1,0 +1,148 @@
+"""Load a found model and its tokenizer, in the precision that is asked for, with its provenance.
+
+The model is set to evaluation, its weights frozen, and its attention is the one of `luthier.models.packed`, which is
+plain scaled-dot-product attention for ordinary calls. Weights that are not finite, missing, or too few for the tokenizer
+are refused. Nothing is fetched here.
+
+    loaded = load_model(find_model("smollm2-135m-instruct"), "bf16"); print(loaded.provenance.sentence)
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from luthier.ground.errors import BadInput
+from luthier.ground.results import Provenance
+from luthier.models.find import Found
+from luthier.models.packed import install_packed_attention
+from luthier.models.quiet import no_progress_bars
+
+Precision = Literal["bf16", "fp32"]
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_LOADED: weakref.WeakKeyDictionary[nn.Module, tuple[Provenance, Path]] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to answer, and what it is."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    provenance: Provenance
+    found: Found
+
+
+def load_tokenizer(found: Found) -> PreTrainedTokenizerFast:
+    """Return the model's tokenizer, which carries its chat template."""
+    try:
+        with no_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(str(found.folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever the library meets in a stranger's files, they are what is wrong
+        raise BadInput(f"the tokenizer cannot be read ({_one_line(error)})", where=str(found.folder)) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise BadInput("the tokenizer is not a fast one (tokenizer.json)", where=str(found.folder))
+    return tokenizer
+
+
+def load_model(found: Found, precision: Precision) -> LoadedModel:
+    """Return the model in bfloat16 or float32, frozen and in evaluation mode.
+
+    Raises:
+        BadInput: weights are missing, not finite (the tensor is named) or fewer than the tokenizer's tokens.
+    """
+    tokenizer = load_tokenizer(found)
+    model = _read_weights(found, _DTYPES[precision])
+    _refuse_non_finite(model, found)
+    _refuse_small_embedding(model, tokenizer, found)
+    model.requires_grad_(False).eval()
+    install_packed_attention(model)
+    provenance = _provenance(model, found, precision)
+    _LOADED[model] = (provenance, found.folder)
+    return LoadedModel(model, tokenizer, provenance, found)
+
+
+def provenance_of(model: nn.Module) -> Provenance | None:
+    """Return the provenance of a model that was loaded here, and None for any other."""
+    entry = _LOADED.get(model)
+    return entry[0] if entry else None
+
+
+def folder_of(model: nn.Module) -> Path | None:
+    """Return the folder that a model was loaded from, and None for a model that was not loaded here."""
+    entry = _LOADED.get(model)
+    return entry[1] if entry else None
+
+
+def _read_weights(found: Found, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        with no_progress_bars():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                str(found.folder),
+                dtype=dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # as above: a stranger's files
+        raise BadInput(f"the model cannot be read ({_one_line(error)})", where=str(found.folder)) from error
+    for fault in ("missing_keys", "mismatched_keys"):
+        if report[fault]:
+            name = sorted(map(str, report[fault]))[0]
+            raise BadInput(
+                f"{len(report[fault])} weights do not fit the config ({fault.removesuffix('_keys')}: {name})", where=str(found.folder)
+            )
+    return model  # type: ignore[no-any-return]  # the library returns an untyped pair
+
+
+def _refuse_non_finite(model: PreTrainedModel, found: Found) -> None:
+    for name, weight in model.named_parameters():
+        # A sum is cheap and any NaN or infinity survives in it; only a suspicious sum is looked at closely.
+        if not torch.isfinite(weight.detach().sum()) and not torch.isfinite(weight.detach()).all():
+            raise BadInput(f"the weight {name} holds NaN or infinity", where=str(found.folder), fix="download the model again")
+
+
+def _refuse_small_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, found: Found) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise BadInput(
+            f"the tokenizer has {len(tokenizer):,} tokens and the embedding only {rows:,} rows",
+            where=str(found.folder),
+            fix="use the model's own tokenizer",
+        )
+
+
+def _provenance(model: PreTrainedModel, found: Found, precision: Precision) -> Provenance:
+    loaded_as = {"bf16": "bfloat16", "fp32": "float32"}[precision]
+    return Provenance(
+        name=found.name,
+        source=found.source,
+        origin=found.origin,
+        format=found.format,
+        stored_as=found.stored_as,
+        loaded_as=loaded_as,
+        sha256=found.sha256,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        license=found.license,
+        sentence=_sentence(found, loaded_as),
+    )
+
+
+def _sentence(found: Found, loaded_as: str) -> str:
+    kind = found.stored_as.split(" (")[0]
+    if found.format == "gguf" and kind not in ("F32", "F16", "BF16"):
+        return f"{kind} from {found.origin}, dequantised to {loaded_as}"
+    same = kind == loaded_as
+    return f"{kind} from {found.origin}" + ("" if same else f", loaded as {loaded_as}")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

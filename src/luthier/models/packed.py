@@ -1,0 +1,153 @@
+"""Run a causal model of `transformers` over a pack: rows end to end, without padding, none of which sees another.
+
+The documents' lengths travel through the model's own forward as its attention mask: an int64 tensor [1, 1, 1, N], which
+`transformers` hands on untouched because it has four axes. The attention function registered here reads it; any other
+mask means an ordinary call, which is answered by plain scaled-dot-product attention, so the same model generates with
+padding and a key-value cache. A model that does not ask the attention interface once per layer is refused, never run
+with documents that leak. Losses are not computed here.
+
+    hidden_TD = hidden_states(model, ids_T, positions_T, [5, 7]); logits_NV = logits_at(model, hidden_TD[targets])
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from luthier.ground.errors import BadInput
+from luthier.models.attention import make_layout, pack_attention, plain_attention
+
+NAME = "luthier_packed"
+_calls: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("packed_attention_calls", default=None)
+
+
+def hidden_states(model: PreTrainedModel, ids_T: Tensor, positions_T: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return the hidden states [T, D] after the final norm, each document as if it were alone.
+
+    Args:
+        model: a causal model of transformers (with or without an adapter).
+        ids_T: token ids of all documents, [T], int64.
+        positions_T: position of each token in its document, [T].
+        lengths: tokens of each document; they sum to T.
+
+    Raises:
+        BadInput: the model does not use transformers' attention interface.
+    """
+    install_packed_attention(model)
+    _check_lengths(ids_T, lengths)
+    mask = torch.tensor(list(lengths), dtype=torch.int64, device=ids_T.device).view(1, 1, 1, -1)
+    calls = [0]
+    token = _calls.set(calls)
+    try:
+        output = model.base_model(input_ids=ids_T[None], position_ids=positions_T[None], attention_mask=mask, use_cache=False)
+    finally:
+        _calls.reset(token)
+    if calls[0] < model.config.num_hidden_layers:
+        raise BadInput(
+            f"the model {type(model).__name__} asked for packed attention in {calls[0]} of {model.config.num_hidden_layers} layers, "
+            "so its documents would see each other",
+            fix="choose a model whose attention goes through transformers' attention interface",
+        )
+    hidden_TD: Tensor = output.last_hidden_state[0]
+    return hidden_TD
+
+
+def logits_at(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
+    """Return the logits [N, V] of the output head for any N hidden states (with Gemma's final soft cap, if it has one)."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise BadInput(f"the model {type(model).__name__} has no output head", fix="name a causal language model")
+    logits_NV: Tensor = head(hidden_ND)
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return logits_NV if cap is None else torch.tanh(logits_NV / cap) * cap
+
+
+def install_packed_attention(model: PreTrainedModel) -> None:
+    """Make the model ask this file for its attention; ordinary calls go on as with `sdpa`. Harmless when repeated."""
+    if model.config._attn_implementation != NAME:
+        model.set_attn_implementation(NAME)
+
+
+def attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention function that transformers calls: query [1, H, T, D] -> output [1, T, H, D]."""
+    if not _is_lengths(attention_mask):
+        return _ordinary_attention(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    assert attention_mask is not None
+    lengths = tuple(attention_mask.view(-1).tolist())
+    if query.shape[0] != 1 or sum(lengths) != query.shape[2] or kwargs.get("position_bias") is not None:
+        raise BadInput(f"packed attention does not fit {type(module).__name__}", fix="choose another model")
+    calls = _calls.get()
+    if calls is not None:
+        calls[0] += 1
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    window, softcap = kwargs.get("sliding_window"), kwargs.get("softcap")
+    q_THD, k_TKD, v_TKD = (x[0].transpose(0, 1) for x in (query, key, value))
+    if softcap is not None or dropout or kwargs.get("s_aux") is not None:
+        _refuse_sinks(module, kwargs)
+        out_THD = plain_attention(q_THD, k_TKD, v_TKD, lengths, scale, window=window, softcap=softcap, dropout=dropout)
+    else:
+        out_THD = pack_attention(q_THD, k_TKD, v_TKD, make_layout(lengths, query.device), scale, window)
+    return out_THD[None], None
+
+
+def _refuse_sinks(module: nn.Module, kwargs: dict[str, Any]) -> None:
+    if kwargs.get("s_aux") is not None:
+        raise BadInput(f"attention sinks ({type(module).__name__}) are not supported in packs", fix="choose another model")
+
+
+def _ordinary_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    if kwargs.get("softcap") is None:
+        out: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return out
+    return _capped_attention(query, key, value, attention_mask, kwargs)
+
+
+def _capped_attention(
+    query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, kwargs: dict[str, Any]
+) -> tuple[Tensor, None]:
+    """Soft-capped scores, which plain sdpa refuses; the mask is boolean (True: seen), or None for plain causal."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    cap = float(kwargs["softcap"])
+    scores = torch.tanh(query @ key.transpose(2, 3) * scale / cap) * cap
+    if attention_mask is None and query.shape[2] > 1:
+        attention_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril_()
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, -math.inf) if attention_mask.dtype == torch.bool else scores + attention_mask
+    weights = torch.softmax(scores.float(), -1).nan_to_num(0.0).to(query.dtype)
+    weights = F.dropout(weights, kwargs.get("dropout", 0.0))
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def _is_lengths(mask: Tensor | None) -> bool:
+    return isinstance(mask, Tensor) and mask.dtype == torch.int64 and mask.ndim == 4
+
+
+def _check_lengths(ids_T: Tensor, lengths: Sequence[int]) -> None:
+    if ids_T.ndim != 1 or sum(lengths) != len(ids_T) or min(lengths, default=0) < 1:
+        raise ValueError(f"lengths {list(lengths)} do not cut {tuple(ids_T.shape)} tokens into documents")
+
+
+AttentionInterface.register(NAME, attention_forward)
+AttentionMaskInterface.register(NAME, sdpa_mask)
