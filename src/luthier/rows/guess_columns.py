@@ -16,7 +16,7 @@ from typing import Any
 
 INPUTS = (
     "prompt", "question", "input", "text", "body", "message", "query", "ticket", "email", "mail", "review", "sentence",
-    "utterance", "request", "description", "content", "document", "article", "comment", "source", "instruction", "title",
+    "utterance", "request", "description", "content", "document", "article", "comment", "instruction", "title",
 )  # fmt: skip
 OUTPUTS = (
     "completion", "answer", "output", "response", "label", "target", "reply", "expected", "gold", "result", "solution",
