@@ -19,6 +19,7 @@ from luthier.reports.svg import Axis, Box, Canvas, log_ticks, place_labels, shor
 
 WIDE, NARROW, HALF = 880.0, 350.0, 430.0
 _PARTS = (("form", "valid", "parse", "known"), ("facts",), ("field_f1",))  # at most one of each row is drawn
+Lanes = Sequence[tuple[float, float]]  # from which height to which
 _LOG_FROM = 12.0  # an axis becomes logarithmic when its largest value is this many times its smallest
 
 
@@ -58,16 +59,17 @@ def _scores(result: CompareResult, width: float, style: str | None = None) -> Ma
     parts = shown_parts(result.systems)
     axis = Axis(0.0, 1.0, 8.0, width - 8) if canvas.narrow else Axis(0.0, 1.0, 200.0, width - 210)
     top = _scores_heading(canvas, result, style is not None)
-    row = (62 if canvas.narrow else 40) + (16 if parts else 0)
+    row = (70 if canvas.narrow else 40) + (16 if parts else 0)
     bottom = top + row * len(result.systems)
-    _percent_grid(canvas, axis, top - 6, bottom)
+    middles = [top + row * place + (44 if canvas.narrow else 22) for place in range(len(result.systems))]
+    lanes = [(y - 11, y + 28) for y in middles] if canvas.narrow else [(top - 6, bottom)]
+    _percent_grid(canvas, axis, lanes, bottom)
     best = best_of(result.systems)
-    for place, system in enumerate(result.systems):
-        y = top + row * place + (40 if canvas.narrow else 22)
+    for system, y in zip(result.systems, middles, strict=True):
         _score_row(canvas, axis, system, y, "best" if system.name == best else "")
         for number, name in enumerate(parts):
             _mark(canvas, number, axis(system.metrics[name].score), y + 20)
-    _target(canvas, axis, result.target, top, bottom)
+    _target(canvas, axis, result.target, top, lanes)
     _legend(canvas, result, parts, bottom + 44)
     return canvas.svg(
         f"Scores of {len(result.systems)} systems with {100 * result.confidence:g}% intervals",
@@ -87,12 +89,12 @@ def _scores_heading(canvas: Canvas, result: CompareResult, standalone: bool) -> 
     return top + 58
 
 
-def _percent_grid(canvas: Canvas, axis: Axis, top: float, bottom: float) -> None:
+def _percent_grid(canvas: Canvas, axis: Axis, lanes: Lanes, bottom: float) -> None:
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = axis(share)
         anchor = "middle" if not canvas.narrow or 0 < share < 1 else "start" if share == 0 else "end"
         edge = {"start": -8, "end": 8}.get(anchor, 0)
-        canvas.line(x, top, x, bottom, "grid")
+        _upright(canvas, x, lanes, "grid")
         canvas.text(x + edge, bottom + 17, f"{100 * share:.0f}%", "tick", anchor)
 
 
@@ -126,11 +128,17 @@ def _mark(canvas: Canvas, number: int, x: float, y: float) -> None:
         canvas.add("circle", class_="part-2", cx=x, cy=y, r=5)
 
 
-def _target(canvas: Canvas, axis: Axis, target: float | None, top: float, bottom: float) -> None:
+def _upright(canvas: Canvas, x: float, lanes: Lanes, class_: str) -> None:
+    """Draw a vertical line through the lanes only: on a phone, words stand between them."""
+    for start, end in lanes:
+        canvas.line(x, start, x, end, class_)
+
+
+def _target(canvas: Canvas, axis: Axis, target: float | None, top: float, lanes: Lanes) -> None:
     if target is None:
         return
     x = axis(target)
-    canvas.line(x, top - 6, x, bottom, "target")
+    _upright(canvas, x, lanes, "target")
     anchor = "end" if target > 0.85 else "start" if target < 0.15 else "middle"
     canvas.text(x, top - 12, f"target {100 * target:g}%", "target-label", anchor)
 
@@ -164,15 +172,18 @@ def contrasts_figure(result: CompareResult, width: float = WIDE) -> Markup:
     canvas = Canvas("contrasts" if width >= 600 else "contrasts-narrow", width)
     left, right = (8.0, width - 8) if canvas.narrow else (240.0, width - 210)
     axis, marks = _difference_axis(result, left, right)
-    top, row = 8.0, 74 if canvas.narrow else 54
+    top, row = 8.0, 82 if canvas.narrow else 54
     bottom = top + row * len(result.contrasts)
+    middles = [top + row * place + (56 if canvas.narrow else 27) for place in range(len(result.contrasts))]
+    lanes = [(y - 12, y + 12) for y in middles] if canvas.narrow else [(top, bottom)]
     band = axis(-result.margin), axis(result.margin)
-    canvas.add("rect", class_="band", x=band[0], y=top, width=band[1] - band[0], height=bottom - top)
+    for start, end in lanes:
+        canvas.add("rect", class_="band", x=band[0], y=start, width=band[1] - band[0], height=end - start)
     for value in marks:
-        canvas.line(axis(value), top, axis(value), bottom, "zero" if value == 0 else "grid")
+        _upright(canvas, axis(value), lanes, "zero" if value == 0 else "grid")
         canvas.text(axis(value), bottom + 17, signed(100 * value, 0), "tick", "middle")
-    for place, contrast in enumerate(result.contrasts):
-        _contrast_row(canvas, axis, result, contrast, top + row * place + (54 if canvas.narrow else 27))
+    for contrast, y in zip(result.contrasts, middles, strict=True):
+        _contrast_row(canvas, axis, result, contrast, y)
     note = f"difference in points; shaded: smaller than the margin of {100 * result.margin:g}"
     canvas.text((left + right) / 2, bottom + 36, note, "small", "middle")
     canvas.height = bottom + 48

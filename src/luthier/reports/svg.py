@@ -154,13 +154,17 @@ class Box:
 
 
 def place_labels(
-    points: Sequence[tuple[float, float]], widths: Sequence[float], height: float, bounds: Box
+    points: Sequence[tuple[float, float]],
+    widths: Sequence[float],
+    height: float,
+    bounds: Box,
+    obstacles: Sequence[Box] = (),
 ) -> list[Box]:
-    """Return a box for the label of each point: beside, above or below it, inside `bounds`, clear of points and labels.
+    """Return a box for the label of each point: beside, above or below it, inside `bounds`, clear of all else.
 
     A label for which no clear place is found gets the place that meets the least.
     """
-    taken = [Box(x - 7, y - 7, 14, 14) for x, y in points]
+    taken = [*obstacles, *(Box(x - 7, y - 7, 14, 14) for x, y in points)]
     boxes: list[Box] = []
     for (x, y), width in zip(points, widths, strict=True):
         options = [box for box in _around(x, y, width, height) if box.inside(bounds)] or _around(x, y, width, height)
