@@ -75,7 +75,7 @@ def train_rows(
         trainable: the trained parameters by name, float32; everything else in the model is frozen.
         save_adapter: writes what was trained into the empty folder that it gets.
         fingerprint: what else decides the run (model, tokenizer, template); a resumed run must have the same.
-        autocast: compute in this dtype where the trained weights are float32 masters of the whole model.
+        autocast: compute in this dtype if the model's weights are of another (float32 masters).
         score_dev: the task's own score of the model as it stands, higher is better; it then chooses the checkpoint.
         deadline_s: stop after the step at which the run's own seconds reach this.
         pack_tokens: most tokens that are computed at once; decides memory, not the result.

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +119,8 @@ class TrainOutcome:
     history: list[StepRecord]
     evals: list[EvalRecord]
     stopped: str
+
+    def facts(self) -> dict[str, Any]:
+        """Return all numbers by their names in `TrainResult`."""
+        named = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {**named, "adapter": str(self.adapter)}

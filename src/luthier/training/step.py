@@ -65,7 +65,7 @@ class TorchStep:
 
     Args:
         trainable: the trained parameters by name, in float32; all others must not require a gradient.
-        autocast: compute in this dtype where the weights are float32 masters; None computes in the weights' own.
+        autocast: compute in this dtype if the model's weights are of another; None computes in the weights' own.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class TorchStep:
         self._objective = objective
         self._trainable = dict(trainable)
         self._max_grad_norm = spec.max_grad_norm
-        self._autocast = autocast
+        self._autocast = autocast if autocast != next(model.parameters()).dtype else None
         self._optimizer = make_adamw(self._trainable, spec)
 
     def run(self, packs: Sequence[Pack], learning_rate: float) -> StepOutcome:
