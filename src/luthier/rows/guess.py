@@ -150,7 +150,7 @@ def _choose_files(sources: Sources, guess: Guess) -> list[ExampleFile]:
 
 
 def _guess_data(guess: Guess, files: Sequence[ExampleFile]) -> None:
-    first = files[0]
+    first = next((file for file in files if file.role == "train"), files[0])
     guess.shape = first.shape
     guess.faults = [fault for file in files for fault in file.faults]
     by_role: dict[str, list[ExampleFile]] = {}

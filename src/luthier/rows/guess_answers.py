@@ -74,7 +74,9 @@ def guess_facts(pairs: Sequence[tuple[str, dict[str, JsonValue]]], documents: st
     for field in dict.fromkeys(name for _, answer in pairs for name in answer):
         values = [(asked.casefold(), _word(answer.get(field))) for asked, answer in pairs]
         words = [(asked, word) for asked, word in values if word]
-        if len(words) < 0.5 * len(pairs) or len({word for _, word in words}) < 5:
+        distinct = {word for _, word in words}
+        closed = len(distinct) <= MAX_ENUM and len(words) >= _PER_VALUE * len(distinct)  # a vocabulary, no facts
+        if len(words) < 0.5 * len(pairs) or closed:
             continue
         in_documents = sum(word in text for _, word in words)
         in_asked = sum(word in asked for asked, word in words)

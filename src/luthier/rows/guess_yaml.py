@@ -102,6 +102,7 @@ def _train(guess: Guess) -> Iterator[str]:
 def _comment(text: str, indent: str = "") -> list[str]:
     """Return a text as comment lines; a text with line breaks cannot leave the comment."""
     clean = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    clean = clean[:1].upper() + clean[1:] if " " in clean and not clean.split(" ")[0].endswith(":") else clean
     return [
         f"{indent}# {line}" for line in textwrap.wrap(clean, _WIDTH, break_long_words=False, break_on_hyphens=False)
     ]
