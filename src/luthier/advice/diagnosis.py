@@ -46,7 +46,7 @@ def facts_only(e: Evidence) -> list[Said]:
     if facts is None or _wrong_form(e) is not None:
         return []
     if e.result is not None and not e.result.has_documents:
-        step = "Name the folder that holds the facts as `documents` in the task file, where 0 folders are named now."
+        step = "Name the folder that holds the facts as documents in the task file, where 0 folders are named now."
         return [Said("R4", step, (facts.sentence,), {**facts.numbers, "folders": 0}, e.command("index"))]
     step = f"Give the model {many(e.passages, 'passage')} in each prompt, and do not finetune for facts."
     return [Said("R4", step, (facts.sentence,), {**facts.numbers, "passages": e.passages}, e.command("index"))]

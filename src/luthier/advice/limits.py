@@ -102,7 +102,7 @@ def no_target(e: Evidence) -> list[Said]:
     if best is None or e.target is not None:
         return []
     score = percent(best.score)
-    step = f"Set `compare.target` in the task file: without it nobody can say whether {score} is enough."
+    step = f"Set compare.target in the task file: without it nobody can say whether {score} is enough."
     return [Said("R22", step, (), {"score": best.score, "system": best.name})]
 
 

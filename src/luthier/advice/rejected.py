@@ -72,10 +72,7 @@ def _without_finetuning(e: Evidence, chosen: SystemResult) -> Rejected:
     if rival is not None:
         numbers |= {"rival": rival.name, "lost": chosen.score - rival.score}
         lost = f"It would cost {distance(chosen.score - rival.score)} of score ({rival.title}). "
-    reason = (
-        f"{lost}What speaks for it all the same: {_price(e.training(chosen.name), chosen, numbers)}"
-        f" to be spent again for each newer base model, and {_forgetting()}."
-    )
+    reason = f"{lost}What speaks for it all the same: {_burden(e.training(chosen.name), chosen, numbers)}."
     return Rejected(option="doing without finetuning", reason=reason, numbers=plain(numbers))
 
 
@@ -87,7 +84,7 @@ def _finetuning(e: Evidence, best: SystemResult) -> Rejected:
         numbers["n_train"] = rows
         reason = (
             f"Its gain over {best.title} ({percent(best.score)}) is unmeasured: 0 finetuned systems were compared."
-            f" It would take {many(rows, 'training example')}, to be trained on again for each newer base model,"
+            f" It would take {many(rows, 'training example')} and training, due again for each newer base model,"
             f" and {_forgetting()}."
         )
         return Rejected(option="finetuning", reason=reason, numbers=plain(numbers))
@@ -98,20 +95,20 @@ def _finetuning(e: Evidence, best: SystemResult) -> Rejected:
         if gain
         else f"0.0 points over {best.title}"
     )
-    reason = (
-        f"{trained.title} brings {worth}, and costs {_price(e.training(trained.name), trained, numbers)}"
-        f" to be spent again for each newer base model, and {_forgetting()}."
-    )
-    return Rejected(option="finetuning", reason=reason[0].upper() + reason[1:], numbers=plain(numbers))
+    burden = _burden(e.training(trained.name), trained, numbers)
+    reason = f"Measured, {trained.title} brings {worth}, and {burden}."
+    return Rejected(option="finetuning", reason=reason, numbers=plain(numbers))
 
 
-def _price(training: TrainResult | None, system: SystemResult, numbers: dict[str, Any]) -> str:
+def _burden(training: TrainResult | None, system: SystemResult, numbers: dict[str, Any]) -> str:
+    """What finetuning costs: once, to keep, again for each newer base model, and in what may be forgotten."""
     train_s = training.seconds if training else system.train_seconds or 0.0
     numbers["train_s"] = train_s
-    if training is None:
-        return f"{seconds(train_s)} of training"
-    numbers |= {"rows": training.rows, "adapter_bytes": training.adapter_bytes}
-    return f"{seconds(train_s)} of training on {many(training.rows, 'row')} and {size(training.adapter_bytes)} to keep,"
+    kept = ""
+    if training is not None:
+        numbers |= {"rows": training.rows, "adapter_bytes": training.adapter_bytes}
+        kept = f" on {many(training.rows, 'row')}, leaves {size(training.adapter_bytes)} to keep"
+    return f"training takes {seconds(train_s)}{kept}, is due again for each newer base model, and {_forgetting()}"
 
 
 def _forgetting() -> str:

@@ -19,6 +19,7 @@ from luthier.reports.svg import Axis, Box, Canvas, log_ticks, place_labels, shor
 
 WIDE, NARROW, HALF = 880.0, 350.0, 430.0
 _PARTS = (("form", "valid", "parse", "known"), ("facts",), ("field_f1",))  # at most one of each row is drawn
+_ON_WHITE = ":root { --paper: #fff; } @media (prefers-color-scheme: dark) { :root { --paper: #161411; } }"
 Lanes = Sequence[tuple[float, float]]  # from which height to which
 _LOG_FROM = 12.0  # an axis becomes logarithmic when its largest value is this many times its smallest
 
@@ -37,7 +38,7 @@ def scores_figure(result: CompareResult, width: float = WIDE) -> Markup:
 def scores_svg(result: CompareResult) -> str:
     """Return the scores as a file of its own, with its style inside, light or dark as the reader prefers."""
     style = resources.files("luthier.reports").joinpath("figure.css").read_text(encoding="utf-8")
-    return str(_scores(result, WIDE, style)) + "\n"
+    return str(_scores(result, WIDE, style + _ON_WHITE)) + "\n"
 
 
 def shown_parts(systems: Sequence[SystemResult]) -> list[str]:

@@ -18,6 +18,7 @@ from luthier.reports.text import visible
 
 CHARACTER_EM = 0.53  # mean width of a character of a sans-serif face, in units of its size
 _ELLIPSIS = "…"
+_MARGIN = 20.0  # around a picture that is a file of its own
 
 
 def element(name: str, content: str | Markup = "", **attributes: str | float | None) -> Markup:
@@ -56,19 +57,23 @@ class Canvas:
         self.add("text", content, x=x, y=y, class_=class_, text_anchor=None if anchor == "start" else anchor)
 
     def svg(self, title: str, description: str, *, style: str | None = None, label: str = "") -> Markup:
-        """Return the whole picture, with a title and a description for those who do not see it."""
+        """Return the whole picture, with a title and a description for those who do not see it.
+
+        With a style it becomes a file of its own, on paper with a margin.
+        """
         ids = f"{self.name}-title", f"{self.name}-desc"
         head = element("title", title, id=ids[0]) + element("desc", description, id=ids[1])
+        margin = 0.0 if style is None else _MARGIN
+        width, height = self.width + 2 * margin, self.height + 2 * margin
         if style is not None:
-            head += Markup(f"<style>{style}</style>") + element(
-                "rect", class_="paper", width=self.width, height=self.height
-            )
+            head += Markup("<style>{}</style>").format(Markup(style))
+            head += element("rect", class_="paper", x=-margin, y=-margin, width=width, height=height)
         return element(
             "svg",
             head + Markup("").join(self.parts),
-            xmlns="http://www.w3.org/2000/svg" if style is not None else None,
+            xmlns=None if style is None else "http://www.w3.org/2000/svg",
             class_=f"figure {label}".strip(),
-            viewbox=f"0 0 {_value(self.width)} {_value(self.height)}",
+            viewbox=f"{_value(-margin)} {_value(-margin)} {_value(width)} {_value(height)}",
             role="img",
             aria_labelledby=" ".join(ids),
         )
