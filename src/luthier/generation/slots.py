@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
+from luthier.models.packed import NAME as PACKED
+
 ATTENTION = "luthier_slots"
 GROWTH = 1.5
 
@@ -159,8 +161,8 @@ def has_full_attention(model: PreTrainedModel) -> bool:
 
 def can_share(model: PreTrainedModel) -> bool:
     """Say whether `attend` can stand in for the model's attention."""
-    exchangeable = model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation()
-    return bool(exchangeable) and has_full_attention(model)
+    fused = model.config._attn_implementation in ("sdpa", PACKED)
+    return fused and bool(model._can_set_attn_implementation()) and has_full_attention(model)
 
 
 def attend(

@@ -76,6 +76,11 @@ def field_f1(answer: JsonValue, wanted: JsonValue) -> float:
     return 2 * (said & right).total() / (said.total() + right.total())
 
 
+def reference_facts(reference: str, names: tuple[str, ...]) -> list[str]:
+    """Return the facts of a reference as texts to look for with `appears`: the values of the fields called so."""
+    return _facts(_reference(reference), names)
+
+
 def _reference(text: str) -> JsonValue:
     try:
         wanted = parse_json(text)
