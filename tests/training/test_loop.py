@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from luthier.ground.errors import BadInput, Interrupted, Refused
 from luthier.ground.locks import folder_lock
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.types import Encoded, Pack
+from luthier.training.batches import plan_steps
 from luthier.training.checkpoint import TENSORS, folder_of, saved_steps
 from luthier.training.progress import TrainOutcome
 
-GOLDEN = ()
+GOLDEN = (3.7557750701904298, 3.6631591796875, 3.7163035392761232, 3.525275882921721, 3.7640074561623966,
+          3.2421042498420265, 3.0357988530939277, 3.4505996704101562, 3.3253657817840576)  # fmt: skip
 
 
 def test_golden_losses(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def _interrupted(run: Path, at: int, number: int, times: int = 1) -> Any:
 @pytest.mark.parametrize("at", [1, 7])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int, code: int, at: int) -> None:
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(Interrupted, match=r"after step .* of 15, which is saved; continue with: luthier train") as stop:
+    with pytest.raises(Interrupted, match=r"after step .* of 14, which is saved; continue with: luthier train") as stop:
         _interrupted(tmp_path / "run", at, number)
     assert stop.value.exit_code == code
     assert saved_steps(tmp_path / "run")[-1] == at
@@ -202,7 +206,14 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monkeypatch
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    script = f"import sys; from luthier.ground.locks import folder_lock; from pathlib import Path\nwith folder_lock(Path({str(tmp_path)!r})): print('held', flush=True); sys.stdin.read()"
+    script = f"""
+import sys
+from pathlib import Path
+from luthier.ground.locks import folder_lock
+with folder_lock(Path({str(tmp_path)!r})):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
     with _process(script) as holder:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(BadInput, match=rf"in use by pid {holder.pid}"):
@@ -272,8 +283,9 @@ def test_nothing_to_learn_is_refused_before_step_one(tmp_path: Path) -> None:
 def test_saving_and_evaluating_at_their_steps(tmp_path: Path, every: int | None) -> None:
     events: list[Any] = []
     outcome = tiny_run(tmp_path, tiny_spec(eval_every=every, keep=99), tell=events.append)
-    per_epoch = outcome.steps // 3
-    wanted = [step for step in range(1, outcome.steps + 1) if step % (every or per_epoch) == 0 or step == outcome.steps]
+    plan = plan_steps([len(row) for row in tiny_rows(16)], tiny_spec())
+    ends = [step for step in range(1, len(plan)) if plan[step - 1].epoch != plan[step].epoch]
+    wanted = [*(range(every, outcome.steps, every) if every else ends), outcome.steps]
     assert [event["step"] for event in events if event["kind"] == "eval"] == wanted
     assert [event["step"] for event in events if event["kind"] == "save"] == wanted == saved_steps(tmp_path)
 
@@ -285,7 +297,7 @@ def _stop_at(step: int) -> Any:
 
 
 def _assert_equal_runs(run: TrainOutcome, whole: TrainOutcome) -> None:
-    """All that must not depend on interruptions: losses, norms, rates, evaluations, and every byte of the last state."""
+    """All that must not depend on interruptions: losses, norms, rates, evaluations, and the last state's bytes."""
     timeless = [record.model_copy(update={"seconds": 0.0}) for record in run.history]
     assert timeless == [record.model_copy(update={"seconds": 0.0}) for record in whole.history]
     assert run.evals == whole.evals and run.best_step == whole.best_step
@@ -295,7 +307,4 @@ def _assert_equal_runs(run: TrainOutcome, whole: TrainOutcome) -> None:
 
 
 def _process(script: str) -> Any:
-    import subprocess
-    import sys
-
     return subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -19,6 +19,7 @@ from luthier.training.loop import train_rows
 from luthier.training.progress import TrainOutcome
 
 VOCABULARY = 30
+torch.set_num_threads(1)  # tiny arrays: threads would only wait for each other
 
 
 def tiny_model(dropout: float = 0.0) -> LlamaForCausalLM:
