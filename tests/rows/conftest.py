@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from luthier.rows.template import Renderer
@@ -41,6 +41,27 @@ def make_tokenizer(family: Family, **special: Any) -> PreTrainedTokenizerFast:
         [AddedToken(text, normalized=False, special=True, **special) for text in family.specials]
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=family.eos, bos_token=family.bos)
+    tokenizer.chat_template = family.template
+    return tokenizer
+
+
+def make_sentencepiece(family: Family, style: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that writes spaces as ▁ and puts one before a text, in the newer or the older way."""
+    backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=["<unk>", *byte_tokens], show_progress=False)
+    backend.train_from_iterator(CORPUS, trainer)
+    if style == "prepend":
+        backend.pre_tokenizer = None
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in family.specials])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=family.eos, bos_token=family.bos, unk_token="<unk>"
+    )
     tokenizer.chat_template = family.template
     return tokenizer
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from luthier.ground.errors import BadInput
 from luthier.rows.template import PLAIN, Renderer, RowRefused
 from luthier.rows.types import Encoded, Message, Row
-from rows.conftest import make_renderer, make_tokenizer
-from rows.families import CHATML, FAMILIES, GEMMA, LLAMA2, PHI3
+from rows.conftest import make_renderer, make_sentencepiece, make_tokenizer
+from rows.families import CHATML, FAMILIES, GEMMA, LLAMA2, PHI3, ZEPHYR, Family
 
 TALK = (
     Message("system", "Be short."),
@@ -188,6 +188,23 @@ def test_pad_equal_to_eos_still_trains_the_end_token() -> None:
     assert int(encoded.ids_T[encoded.target_T][-1]) == tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize("style", ["metaspace", "prepend"])
+@pytest.mark.parametrize("family", [LLAMA2, ZEPHYR])
+def test_tokenizers_that_put_a_space_before_a_text(style: str, family: Family) -> None:
+    renderer = Renderer(make_sentencepiece(family, style))
+    encoded = renderer.encode_row(row(*TALK))
+    whole = renderer.tokenizer(renderer.render(TALK), add_special_tokens=False).input_ids
+    assert encoded.ids_T.tolist() == whole
+    found = [text.replace(" ", "") for text in trained(renderer, encoded)]
+    assert found == ["Hellothere</s>", "Paris</s>"]
+    asked = [Message("user", "what is </s> for?")]
+    ids = renderer.encode_prompt(asked)
+    assert ids.count(renderer.tokens.eos_id) == 0
+    other = renderer.encode_prompt([Message("user", "what is xyz for?")])
+    assert ids[:6] == other[:6] and ids[-5:] == other[-5:]
+    assert "what is </s> for?" in renderer.tokens.decode(ids)
+
+
 def test_special_tokens_that_swallow_white_space() -> None:
     renderer = Renderer(make_tokenizer(PHI3, rstrip=True))
     encoded = renderer.encode_row(row(*TALK))
@@ -211,8 +228,8 @@ def test_a_template_that_ignores_the_generation_prompt_gets_its_header() -> None
 
 
 def test_a_template_that_changes_answers_is_refused_row_by_row() -> None:
-    source = CHATML.template.replace("m['content']", "m['content'] | replace('a', 'b')")
-    renderer = Renderer(make_tokenizer(CHATML), chat_template=source.replace("'a'", "'P'"))
+    source = CHATML.template.replace("m['content']", "m['content'] | replace('P', 'B')")
+    renderer = Renderer(make_tokenizer(CHATML), chat_template=source)
     renderer.encode_row(row(Message("user", "x"), Message("assistant", "y")))
     with pytest.raises(RowRefused, match=r"t\.jsonl:1: an answer cannot be found") as refusal:
         renderer.encode_row(row(*TALK))

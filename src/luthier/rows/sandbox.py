@@ -35,7 +35,7 @@ _CHILD = Path(__file__).with_name("sandbox_child.py")
 _SENTENCES = {
     "security": "the chat template does what a chat template may not do ({message})",
     "syntax": "the chat template is not valid Jinja ({message})",
-    "memory": "the chat template asks for more than 64 MB",
+    "memory": "the chat template asks for more than 64 MB, or writes far too much",
     "recursion": "the chat template calls itself without end",
     "died": "the chat template ran for more than 0.5 s of processor time, or crashed",
     "error": "the chat template fails ({message})",

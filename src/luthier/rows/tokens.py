@@ -16,6 +16,8 @@ from typing import Any
 
 from luthier.ground.errors import BadInput
 
+_LEADS = ("\n", "☃")  # a line break may merge with what follows; a snowman does not
+
 
 class Tokens:
     """A fast tokenizer, seen as exact pieces.
@@ -48,7 +50,8 @@ class Tokens:
         self._swallows_after = {text for text, (token, _) in added.items() if token.rstrip}
         self._swallows_before = {text for text, (token, _) in added.items() if token.lstrip}
         self.controls_pattern = _any_of(self.controls)
-        self._lead = self._leading_ids()
+        self._leads = self._find_leads()
+        self._bare_after_control = self._is_bare_after_control()
         document = backend.encode("a", add_special_tokens=True).ids
         self.adds_bos = self.bos_id is not None and document[:1] == [self.bos_id]
         self._unknown: int | None = tokenizer.unk_token_id
@@ -60,17 +63,18 @@ class Tokens:
         end = len(text) if end is None else end
         inside = [span for span in literals if span[0] < end and span[1] > start]
         if not inside:
-            return self._encode(text[start:end], first=start == 0)
+            return self._encode(text[start:end], first=self._is_alone(text, start))
         ids: list[int] = []
-        cursor = start
+        cursor, alone = start, self._is_alone(text, start)
         for match in self._real_controls(text, inside, start, end):
             before = text[cursor : match.start()]
             if match[0] in self._swallows_before:
                 before = before.rstrip()
-            ids += self._encode(before, first=cursor == 0, plain=True)
+            ids += self._encode(before, first=alone, plain=True)
             ids.append(self.controls[match[0]])
             cursor = self.swallow(text, match.end())
-        return ids + self._encode(text[cursor:end], first=cursor == 0, plain=True)
+            alone = not self._bare_after_control
+        return ids + self._encode(text[cursor:end], first=alone, plain=True)
 
     def encode_document(self, text: str) -> list[int]:
         """Return raw text as the tokenizer was made to see it, with the end-of-text token; special tokens stay text."""
@@ -100,6 +104,12 @@ class Tokens:
     def id_of(self, token: str | None) -> int | None:
         return self.controls.get(token) if token is not None else None
 
+    def _is_alone(self, text: str, start: int) -> bool:
+        """Tell whether the piece from `start` on is encoded as a text of its own is."""
+        if start == 0 or self._bare_after_control:
+            return start == 0
+        return any(text.endswith(control, 0, start) for control in self.controls)
+
     def _real_controls(
         self, text: str, literals: Sequence[tuple[int, int]], start: int, end: int
     ) -> list[re.Match[str]]:
@@ -108,13 +118,13 @@ class Tokens:
         return [match for match in found if not any(a <= match.start() < b for a, b in literals)]
 
     def _encode(self, text: str, *, first: bool, plain: bool = False) -> list[int]:
-        if first or self._lead is None:
-            return self._run(text, plain=plain)
-        # SentencePiece puts a space before the first word of a text: a line break in front keeps it from doing so
-        # in the middle of one.
-        led = self._run("\n" + text, plain=plain)
-        if led[: len(self._lead)] == self._lead:
-            return led[len(self._lead) :]
+        if not first:
+            # SentencePiece puts a space before the first word of a text: something in front keeps it from doing so in
+            # the middle of one.
+            for lead, lead_ids in self._leads:
+                led = self._run(lead + text, plain=plain)
+                if led[: len(lead_ids)] == lead_ids:
+                    return led[len(lead_ids) :]
         return self._run(text, plain=plain)
 
     def _run(self, text: str, *, plain: bool, add_special_tokens: bool = False) -> list[int]:
@@ -124,11 +134,19 @@ class Tokens:
         finally:
             self._backend.encode_special_tokens = False
 
-    def _leading_ids(self) -> list[int] | None:
-        """Return the ids of a leading line break if a piece must be encoded behind one, else None."""
-        line_break = self._run("\n", plain=False)
-        same = self._run("\nab", plain=False) == line_break + self._run("ab", plain=False)
-        return None if same else line_break
+    def _find_leads(self) -> list[tuple[str, list[int]]]:
+        """Return what a piece may be encoded behind, with its ids; nothing for tokenizers that need no such care."""
+        leads = [(lead, self._run(lead, plain=False)) for lead in _LEADS]
+        plain_ids = self._run("ab", plain=False)
+        needed = any(self._run(lead + "ab", plain=False) != ids + plain_ids for lead, ids in leads)
+        return leads if needed else []
+
+    def _is_bare_after_control(self) -> bool:
+        """Tell whether text behind a special token is encoded as text in the middle is, without a space before it."""
+        if not self._leads or not self.controls:
+            return True
+        control = next(iter(self.controls))
+        return self._run(control + "ab", plain=False)[1:] != self._run("ab", plain=False)
 
     def _normalised(self, text: str) -> str:
         normalizer = self._backend.normalizer
