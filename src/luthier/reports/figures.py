@@ -185,7 +185,7 @@ def contrasts_figure(result: CompareResult, width: float = WIDE) -> Markup:
         canvas.text(axis(value), bottom + 17, signed(100 * value, 0), "tick", "middle")
     for contrast, y in zip(result.contrasts, middles, strict=True):
         _contrast_row(canvas, axis, result, contrast, y)
-    note = f"difference in points; shaded: smaller than the margin of {100 * result.margin:g}"
+    note = f"points; shaded: less than the margin of {100 * result.margin:g}"
     canvas.text((left + right) / 2, bottom + 36, note, "small", "middle")
     canvas.height = bottom + 48
     return canvas.svg(
