@@ -16,7 +16,7 @@ from retrieval_samples import HashEmbedder, WriteFolder
 from luthier.ground.errors import BadInput
 from luthier.retrieval.index import build_index
 from luthier.retrieval.search import RRF_K, Hit, Index, fuse, open_index
-from luthier.retrieval.terms import analyse
+from luthier.retrieval.terms import analyse, query_terms
 
 TOPICS = ["brake", "wheel", "saddle", "pump", "frame", "light", "bell", "chain", "the", "and", "Merlin 7", "KR-482"]
 
@@ -27,7 +27,7 @@ def bm25(query: str, texts: list[str], k1: float = 1.2, b: float = 0.75) -> list
     lengths = [sum(document.values()) for document in documents]
     mean_length = sum(lengths) / len(lengths)
     scores = [0.0] * len(texts)
-    for term in set(analyse(query)):
+    for term in set(query_terms(query)):
         having = sum(term in document for document in documents)
         idf = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
         for index, document in enumerate(documents):
@@ -236,7 +236,7 @@ def recall(found: list[list[str]], gold: list[str], k: int) -> float:
 
 
 def test_keyword_recall_on_xquad(questions: tuple[Path, list[tuple[str, str]]], tmp_path: Path) -> None:
-    """Measured: recall at 1, 3, 5 of .931, .977, .987 (plain BM25 over lower-cased words: .920, .976, .985)."""
+    """Measured: recall at 1, 3, 5 of .939, .975, .987 (plain BM25 over lower-cased words: .920, .976, .985)."""
     folder, asked = questions
     build_index(folder, tmp_path / "store")
     found = open_index(tmp_path / "store").search_many([question for question, _ in asked], 5, method="keyword")
@@ -247,10 +247,20 @@ def test_keyword_recall_on_xquad(questions: tuple[Path, list[tuple[str, str]]], 
     assert recall(paths, gold, 5) >= 0.98
 
 
+def test_function_words_do_not_drown_what_a_chatty_query_is_about(write_folder: WriteFolder, tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {f"lock{n}.md": f"# Lock {name}\nPart X{n}." for n, name in enumerate(TOPICS)}
+    files["service.md"] = "# Service\nWhat you sent to us will be with you again after we have looked at it for you."
+    build_index(write_folder(files), tmp_path / "store")
+    found = open_index(tmp_path / "store").search(
+        "What will you do for me with the saddle, it is after all you", 1, method="keyword"
+    )
+    assert [passage.path for passage in found] == ["lock2.md"]
+
+
 @pytest.mark.slow
 @pytest.mark.model
 def test_hybrid_recall_on_xquad_is_not_worse(questions: tuple[Path, list[tuple[str, str]]], tmp_path: Path) -> None:
-    """Measured with all-MiniLM-L6-v2: vector .882, .973, .985; hybrid .929, .986, .991 at 1, 3, 5."""
+    """Measured with all-MiniLM-L6-v2: vector .882, .973, .985; hybrid .929, .986, .992 at 1, 3, 5."""
     from luthier.models.find import find_model
     from luthier.retrieval.embed import SentenceEmbedder
 

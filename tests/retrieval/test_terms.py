@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.retrieval.terms import analyse, stem_plural
+from luthier.retrieval.terms import FUNCTION_WORDS, analyse, query_terms, stem_plural
 
 
 @pytest.mark.parametrize("spelling", ["KR-482", "KR 482", "KR482", "kr_482", "KR\u2013482", "kr/482"])
@@ -19,8 +19,18 @@ def test_a_numbered_name_is_a_term_of_its_own() -> None:
     assert "merlin7" not in analyse("7 Merlin bicycles; Merlin, 7 of them")
 
 
-def test_no_word_is_dropped_as_a_stop_word() -> None:
+def test_passages_keep_every_word() -> None:
     assert analyse("The Who: IT is not for us") == ["the", "who", "it", "is", "not", "for", "us"]
+
+
+def test_queries_lose_function_words_unless_they_have_no_others() -> None:
+    assert query_terms("I don't know what is in the Merlin 7, the Merlin 7!") == ["t", "know", "merlin", "7", "merlin7"]
+    assert query_terms("To be or not to be: The Who") == ["to", "be", "or", "not", "the", "who"]
+    assert query_terms("Will 7") == ["7", "will7"]
+
+
+def test_the_list_of_function_words_is_written_as_terms() -> None:
+    assert all(analyse(word) == [word] for word in FUNCTION_WORDS)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from lancedb.table import Table
 from luthier.ground.errors import BadInput
 from luthier.ground.results import Passage
 from luthier.retrieval.manifest import LANCE_FAULTS, Manifest, open_version, read_manifest
-from luthier.retrieval.terms import analyse
+from luthier.retrieval.terms import query_terms
 from luthier.retrieval.vectors import Embedder, FloatArray, embed_checked
 
 Method = Literal["hybrid", "keyword", "vector"]
@@ -73,16 +73,15 @@ class Index:
         """
         if k < 1:
             raise BadInput(f"{k} passages were asked for, wanted at least 1")
-        terms = [list(dict.fromkeys(analyse(query))) for query in queries]
+        terms = [query_terms(query) for query in queries]
         vectors = self._embed(queries, terms, embed) if method != "keyword" else {}
         depth = max(FUSED_DEPTH, k) if method == "hybrid" else k
         try:
             by_keyword = [self._keyword_hits(words, depth) if method != "vector" else [] for words in terms]
             by_vector = self._vector_hits(vectors, depth)
-            fused = [fuse(hits, by_vector.get(index, [])) for index, hits in enumerate(by_keyword)]
-            if method != "hybrid":  # one list: its own scores, in the same order
-                fused = [hits or by_vector.get(index, []) for index, hits in enumerate(by_keyword)]
-            return self._read([hits[:k] for hits in fused])
+            pairs = [(hits, by_vector.get(index, [])) for index, hits in enumerate(by_keyword)]
+            merged = [fuse(*pair) if method == "hybrid" else pair[0] or pair[1] for pair in pairs]
+            return self._read([hits[:k] for hits in merged])
         except LANCE_FAULTS as error:
             raise _damaged(str(error)) from error
 
