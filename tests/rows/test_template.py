@@ -199,8 +199,8 @@ def test_tokenizers_that_put_a_space_before_a_text(style: str, family: Family) -
     assert found == ["Hellothere</s>", "Paris</s>"]
     asked = [Message("user", "what is </s> for?")]
     ids = renderer.encode_prompt(asked)
-    assert ids.count(renderer.tokens.eos_id) == 0
     other = renderer.encode_prompt([Message("user", "what is xyz for?")])
+    assert ids.count(renderer.tokens.eos_id) == other.count(renderer.tokens.eos_id)
     assert ids[:6] == other[:6] and ids[-5:] == other[-5:]
     assert "what is </s> for?" in renderer.tokens.decode(ids)
 
