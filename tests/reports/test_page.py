@@ -230,7 +230,7 @@ def test_an_unknown_metric_with_odd_parts_renders() -> None:
 def test_an_endpoint_with_a_price_renders() -> None:
     endpoint = samples.system("endpoint", 0.9, form=0.95, facts=0.2, cost=0.0421, peak_bytes=0)
     shown = Reader(page_of(samples.compare(systems=[*samples.five_systems(), endpoint]))).text
-    assert "endpoint gpt-small" in shown and "0.0421" in shown
+    assert "remote endpoint (gpt-small)" in shown and "0.0421" in shown
     assert "price" not in Reader(page_of(samples.compare())).text
 
 
@@ -240,7 +240,14 @@ def test_failed_answers_and_partial_scores_are_marked() -> None:
     )
     shown = Reader(page_of(samples.compare(examples=[example]))).text
     assert "(no answer)" in shown and "50.0%" in shown
-    assert "the answer was empty (3)" in shown
+
+
+def test_causes_of_wrong_answers_are_counted_by_system() -> None:
+    page = page_of(samples.compare())
+    shown = Reader(page).text
+    assert "does not parse" in shown and "facts missing, though in the passages" in shown
+    assert re.search(r'data-head="does not parse"><span>197</span>', page)
+    assert "What was wrong" not in Reader(page_of(samples.plain_compare())).text
 
 
 def test_trained_tokens_are_coloured_and_the_others_are_not() -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from luthier.advice.evidence import GOOD_PART, TRAINED, Evidence, facts_of, form_of, numbers_of
+from luthier.advice.evidence import GOOD_PART, NOT_RETRIEVED, NOT_USED, TRAINED, Evidence, facts_of, form_of, numbers_of
 from luthier.advice.procedure import Rule, Said
 from luthier.ground.results import Measure, SystemResult
-from luthier.ground.words import many, percent, points, points_span, span
+from luthier.ground.words import count, many, percent, points, points_span, span
 
 
 class Seen(NamedTuple):
@@ -65,25 +65,65 @@ def form_only(e: Evidence) -> list[Said]:
     return [Said("R6", step, why, {**form.numbers, **mended.numbers, "n_train": n_train}, command)]
 
 
-def retrieval_misses(e: Evidence) -> list[Said]:
-    """R5: passages are in the prompt and the facts are still wrong."""
-    systems = [system for system in (e.system("rag"), e.system("finetuned+rag")) if system is not None]
-    known = [(system, facts) for system in systems if (facts := facts_of(system)) is not None]
-    if not known:
+def passages_miss(e: Evidence) -> list[Said]:
+    """R5: passages are in the prompt and the facts are still wrong: they were not found, or found and not used."""
+    system = _best_informed(e)
+    if system is None or _facts_good(system):
         return []
-    system, facts = max(known, key=lambda pair: pair[1].score)
-    if facts.interval[1] >= GOOD_PART:
-        return []
+    missed, unused = system.causes.get(NOT_RETRIEVED, 0), system.causes.get(NOT_USED, 0)
+    numbers: dict[str, Any] = {"system": system.name, "good": GOOD_PART, "n": system.n_total}
+    why = _still_missing(system, missed, unused, numbers)
+    if unused > missed:
+        return [_use_passages(e, why, numbers)]
     more = 2 * e.passages
-    numbers = {"system": system.name, **_numbers("facts", facts), "passages": more, "good": GOOD_PART}
+    numbers["passages"] = more
     step = f"Find better passages: look at what the search returns, and try {more} of them in each prompt."
-    why = (
-        f"At best {percent(facts.score)} of answers hold the right facts ({system.title}),"
-        f" and even the upper end of the interval, {percent(facts.interval[1])}, is below {percent(GOOD_PART)}."
-    )
     keyword_only = e.result is not None and e.result.index is not None and e.result.index.embedding is None
     hybrid = ("retrieval.method=hybrid", "retrieval.embedding=minilm-l6") if keyword_only else ()
-    return [Said("R5", step, (why,), numbers, e.command("compare", *hybrid, f"retrieval.passages={more}"))]
+    return [Said("R5", step, why, numbers, e.command("compare", *hybrid, f"retrieval.passages={more}"))]
+
+
+def _best_informed(e: Evidence) -> SystemResult | None:
+    """The system with passages whose answers hold the facts most often."""
+    systems = [system for system in (e.system("rag"), e.system("finetuned+rag")) if system is not None]
+    return max(systems, key=lambda system: facts.score if (facts := facts_of(system)) else system.score, default=None)
+
+
+def _facts_good(system: SystemResult) -> bool:
+    facts = facts_of(system)
+    if facts is not None:
+        return facts.interval[1] >= GOOD_PART
+    lacking = system.causes.get(NOT_RETRIEVED, 0) + system.causes.get(NOT_USED, 0)
+    return lacking <= (1 - GOOD_PART) * system.n_total
+
+
+def _still_missing(system: SystemResult, missed: int, unused: int, numbers: dict[str, Any]) -> tuple[str, ...]:
+    why = []
+    if (facts := facts_of(system)) is not None:
+        numbers |= _numbers("facts", facts)
+        why.append(
+            f"At best {percent(facts.score)} of answers hold the right facts ({system.title}),"
+            f" and even the upper end of the interval, {percent(facts.interval[1])}, is below {percent(GOOD_PART)}."
+        )
+    if missed or unused:
+        numbers |= {"not_retrieved": missed, "not_used": unused}
+        answers = f"{system.title} answered {many(missed, 'item')} wrongly without the facts in its passages"
+        why.append(f"Of {count(system.n_total)} items, {answers}, and {count(unused)} with them.")
+    return tuple(why)
+
+
+def _use_passages(e: Evidence, why: tuple[str, ...], numbers: dict[str, Any]) -> Said:
+    """The passages hold the facts and the model does not use them: that can be taught, or a bigger base can do it."""
+    if e.training("finetuned+rag") is None:
+        numbers["passages"] = e.passages
+        step = (
+            f"Teach the model to use its passages: finetune with {many(e.passages, 'passage')} in each training prompt."
+        )
+        return Said("R5", step, why, numbers, e.command("train", f"train.passages={e.passages}"))
+    parameters = e.result.provenance.parameters if e.result else 0
+    numbers["parameters"] = parameters
+    step = f"Try a bigger base model than this one with {parameters / 1e6:,.0f} million parameters."
+    return Said("R5", step, why, numbers)
 
 
 def _missing_facts(e: Evidence) -> Seen | None:
@@ -169,5 +209,5 @@ RULES = (
     Rule("R8", "facts missing without passages, and form wrong with them", facts_and_form),
     Rule("R4", "facts missing without passages", facts_only),
     Rule("R6", "form wrong although the facts are there", form_only),
-    Rule("R5", "facts wrong although passages are in the prompt", retrieval_misses),
+    Rule("R5", "facts wrong although passages are in the prompt", passages_miss),
 )

@@ -20,6 +20,8 @@ LADDER = ("base", "prompt", "rag", "finetuned", "finetuned+rag")  # from the sim
 TRAINED = ("finetuned", "finetuned+rag")
 FORM_NAMES = ("form", "valid", "parse", "known")  # how metrics call "the answer has the wanted shape"
 FACT_NAMES = ("facts",)
+NOT_RETRIEVED = "facts missing, and not in the passages"  # causes of wrong answers, as the triage names them
+NOT_USED = "facts missing, though in the passages"
 GOOD_PART = 0.9  # a part of an answer (form, facts) that is right this often is no longer what is missing
 DEFAULT_MARGIN = 0.03
 

@@ -17,7 +17,7 @@ results.
 | 10 | R8 | facts missing without passages, form wrong with them | both, together | RAFT, arXiv 2403.10131 |
 | 11 | R4 | facts missing without passages | passages, no training for facts | Ovadia 2023, arXiv 2312.05934 |
 | 12 | R6 | form wrong although the facts are there | finetune for form | Huyen, ch. 7: form, not facts |
-| 13 | R5 | facts wrong although passages are there | better passages | Huyen, ch. 6 |
+| 13 | R5 | facts wrong although passages are there | better passages, or teach their use | Huyen, ch. 6 |
 | 14 | R16 | the interval of a contrast includes zero | how many more items | Miller 2024, arXiv 2411.00640 |
 | 15 | R10 | nothing reaches the target | more examples or a bigger base, by the slope | Zhang 2024, arXiv 2402.17193 |
 | 16 | R3 | fewer than 50 training examples | use them in the prompt, label more | |

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -72,6 +73,7 @@ def page_html(result: CompareResult, advice: AdviceResult) -> str:
         best=best_of(result.systems),
         part_titles=parts,
         priced=any(system.cost is not None for system in result.systems),
+        causes=_causes(result),
         pairs=_pairs(result.check),
         versions=", ".join(f"{name} {version}" for name, version in result.environment.versions.items()),
         title_of=lambda name: title_of(result, name),
@@ -188,6 +190,14 @@ def _part_titles(result: CompareResult) -> dict[str, str]:
     order = [name for name in ("form", "facts") if name in names]
     rest = [name for name in names if name not in order and not ("form" in order and name in ("valid", "parse"))]
     return {name: part_title(name) for name in [*order, *rest][:_SHOWN_PARTS]}
+
+
+def _causes(result: CompareResult) -> list[str]:
+    """The causes of wrong answers over all systems, the commonest first."""
+    total: Counter[str] = Counter()
+    for system in result.systems:
+        total.update(system.causes)
+    return [cause for cause, _ in total.most_common()]
 
 
 def _pairs(check: CheckResult | None) -> list[tuple[str, Pair]]:
