@@ -94,7 +94,7 @@ def _json_record(name: str, number: int, line: bytes) -> Record:
     except UnicodeDecodeError as error:
         return Record(name, number, fault=("not_utf8", _not_utf8(error)))
     except BadInput as error:
-        if not line.endswith(b"\n") and error.what.endswith("where the text ends"):
+        if line.startswith(b"{") and not line.endswith((b"}", b"\n")):  # only the last line has no line feed
             return Record(name, number, fault=("half_line", "the file ends in the middle of this line"))
         return Record(name, number, fault=("bad_json", error.what))
 
