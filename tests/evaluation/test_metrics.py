@@ -294,7 +294,11 @@ def test_a_reference_it_cannot_use_is_told() -> None:
         metric.score("{}", REFERENCE, MetricContext(facts=("colour",)))
 
 
-def test_a_schema_that_is_none_is_told_and_nothing_is_fetched() -> None:
+def test_a_schema_that_is_none_is_told_and_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*_: object, **__: object) -> None:
+        raise AssertionError("a schema reference was fetched")
+
+    monkeypatch.setattr("urllib.request.urlopen", fetch)
     metric = METRICS.get("json_match")
     with pytest.raises(BadInput, match="not one, at properties/a/type"):
         metric.score("{}", "{}", MetricContext(schema={"properties": {"a": {"type": "txt"}}}))

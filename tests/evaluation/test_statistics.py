@@ -247,6 +247,7 @@ def test_the_two_power_functions_invert_each_other(n: int, share: float) -> None
 
 def test_nothing_needs_no_number_of_items() -> None:
     assert items_needed(0.0, 0.2) is None
+    assert items_needed(0.3, 0.1) == items_needed(0.3, 0.3) == 19  # fewer cannot disagree
     assert detectable_difference(0, 0.3) == 1.0
     assert 0.02 < detectable_difference(200, 0.0) < 0.05
     with pytest.raises(BadInput):

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from luthier.evaluation.intervals import Interval
+from luthier.evaluation.intervals import Interval, bootstrap_interval
 from luthier.evaluation.paired import PairedResult
-from luthier.evaluation.statistics import contrast, finish, holm, items_needed, verdict
+from luthier.evaluation.statistics import contrast, finish, holm, items_needed, newcombe_paired, verdict
+from luthier.evaluation.units import group_units
 from luthier.ground.errors import BadInput
 
 unit_interval = st.floats(0, 1).map(lambda x: round(x, 6))
@@ -88,6 +89,26 @@ def test_a_contrast_is_always_defined(given_scores: tuple[list[float], list[floa
         assert finished.verdict == "no evidence" and finished.more_items is None and finished.detectable == 1.0
 
 
+@pytest.mark.parametrize("clusters", [None, [str(index // 2) for index in range(24)]], ids=["alone", "clustered"])
+def test_scores_that_are_their_own_mirror_image_have_a_symmetric_interval(clusters: list[str] | None) -> None:
+    gaps = [step / 24 for pair in range(1, 7) for step in (pair, pair * 2)]
+    a, b = gaps + [0.0] * 12, [0.0] * 12 + gaps
+    result = contrast(a, b, binary=False, clusters=clusters, seed=4)
+    assert result.difference == 0.0 and result.interval.low == -result.interval.high < 0
+
+
+def test_interval_and_p_do_not_contradict_each_other() -> None:
+    gaps = [0.38, 0.0, -0.01, 0.03, 0.01, -0.06, 0.09, 0.0, 0.26, 0.01, -0.06, 0.18]
+    units = group_units(gaps)
+    assert bootstrap_interval(units, -1.0, 1.0, level=0.95, resamples=10_000, seed=0).low > 0
+    a, b = [max(gap, 0.0) for gap in gaps], [max(-gap, 0.0) for gap in gaps]
+    graded = contrast(a, b, binary=False, clusters=None, seed=0)
+    assert graded.p > 0.1 and graded.interval.low == 0.0
+    assert newcombe_paired(0, 3, 0, 0).low > 0
+    right = contrast([1.0] * 3, [0.0] * 3, binary=True, clusters=None, seed=0)
+    assert right.p == 0.125 and right.interval.low < -0.2
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(unit_interval, min_size=1, max_size=30))
 def test_a_system_against_itself_shows_nothing(scores: list[float]) -> None:
@@ -111,6 +132,16 @@ def test_clusters_never_make_a_binary_contrast_surer(pairs: list[tuple[float, fl
     grouped, plain = (contrast(a, b, binary=True, clusters=names, seed=0) for names in (clusters, None))
     assert grouped.p >= plain.p
     assert grouped.interval.low <= plain.interval.low and grouped.interval.high >= plain.interval.high
+
+
+def test_agreement_within_clusters_is_not_counted_as_evidence_twice() -> None:
+    wins = [1.0] * 8 + [0.0] * 3 + [1.0] * 9
+    losses = [0.0] * 8 + [1.0] * 3 + [1.0] * 9
+    clusters = [str(index // 10) for index in range(200)]
+    a, b = ([value for value in row for _ in range(10)] for row in (wins, losses))
+    grouped, plain = (contrast(a, b, binary=True, clusters=names, seed=0) for names in (clusters, None))
+    assert plain.p < 1e-4 and grouped.p > 0.1
+    assert grouped.interval.low < 0 < plain.interval.low
 
 
 def test_few_clusters_claim_nothing() -> None:
