@@ -1,10 +1,10 @@
 """What every kind of adapter can do, and the registry of kinds.
 
 An adapter kind injects itself into a model, lists what it trains, saves, loads, and removes itself so that the base is
-bit for bit what it was. Built-in kinds (`lora`, `full`) and plug-ins (entry-point group `luthier.adapters`) stand in one
-registry. A model carries at most one adapter. How adapters are trained is not known here.
+bit for bit what it was. Built-in kinds (`lora`, `full`) and plug-ins (entry-point group `luthier.adapters`) stand in
+one registry. A model carries at most one adapter. How adapters are trained is not known here.
 
-    kind = get_kind("lora"); kind.inject(model, AdapterSpec(), seed=0); kind.save(model, Path("adapter"), AdapterSpec(), None)
+    kind = get_kind("lora"); kind.inject(model, spec, seed=0); kind.save(model, Path("adapter"), spec, None)
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _missing(kind: object) -> str | None:
 ADAPTERS: Registry[AdapterKind] = Registry(
     group="luthier.adapters",
     kind="adapter kind",
-    modules=("luthier.adapters.lora",),
+    modules=("luthier.adapters.lora", "luthier.adapters.full"),
     missing=_missing,
 )
 _ACTIVE: weakref.WeakKeyDictionary[nn.Module, tuple[AdapterKind, bool]] = weakref.WeakKeyDictionary()

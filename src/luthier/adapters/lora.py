@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from luthier.adapters.base import ADAPTERS, adapter_folder, mark_injected, mark_removed
@@ -48,34 +48,35 @@ class LoraLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.active:
-            return F.linear(input, self.weight, self.bias)
-        if self.training and self.dropout > 0:
-            return F.linear(input, self.weight, self.bias) + self._update(F.dropout(input, self.dropout))
-        out: Tensor = _LoraProduct.apply(input, self.weight, self.bias, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-untyped-call]
+            return functional.linear(input, self.weight, self.bias)
+        drops = self.training and self.dropout > 0
+        if drops or torch.is_autocast_enabled(input.device.type):
+            changed = functional.dropout(input, self.dropout, self.training)
+            return functional.linear(input, self.weight, self.bias) + self._update(changed)
+        inputs = (input, self.weight, self.bias, self.lora_A, self.lora_B, self.scale)
+        out: Tensor = _LoraProduct.apply(*inputs)  # type: ignore[no-untyped-call]
         return out
 
     def _update(self, x: Tensor) -> Tensor:
         """The plain way to the update; also the reference of the fused one."""
-        return F.linear(F.linear(x, self.lora_A.to(x.dtype)), self.lora_B.to(x.dtype)) * self.scale
+        return functional.linear(functional.linear(x, self.lora_A.to(x.dtype)), self.lora_B.to(x.dtype)) * self.scale
 
 
 class _LoraProduct(torch.autograd.Function):
     """y = W x + b + s B A x, keeping only x and A x for the backward, and adding in place."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
         x_TI = x.reshape(-1, x.shape[-1])
-        low_TR = F.linear(x_TI, a.to(x.dtype))
-        y_TO = F.linear(x_TI, weight, bias)
+        low_TR = functional.linear(x_TI, a.to(x.dtype))
+        y_TO = functional.linear(x_TI, weight, bias)
         y_TO.addmm_(low_TR, b.to(x.dtype).t(), alpha=scale)
         ctx.save_for_backward(x_TI, low_TR, weight, a, b)
         ctx.scale, ctx.shape = scale, x.shape
         return y_TO.view(*x.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_TI, low_TR, weight, a, b = ctx.saved_tensors
         grad_TO = grad.reshape(-1, grad.shape[-1])
@@ -94,7 +95,7 @@ class _Lora:
 
     def inject(self, model: PreTrainedModel, spec: AdapterSpec, *, seed: int) -> None:
         paths = choose_targets(model, spec.targets)
-        plan = Plan({path: spec.rank for path in paths}, {path: spec.alpha / spec.rank for path in paths}, spec.dropout)
+        plan = Plan(dict.fromkeys(paths, spec.rank), dict.fromkeys(paths, spec.alpha / spec.rank), spec.dropout)
         mark_injected(model, self)
         _replace(model, plan)
         for path, layer in lora_layers(model).items():
@@ -107,8 +108,9 @@ class _Lora:
         layers = lora_layers(model)
         if not layers:
             raise BadInput("the model carries no LoRA adapter", fix="inject or load one first")
-        pairs = {f"{path}.{part}": getattr(layer, part) for path, layer in layers.items() for part in ("lora_A", "lora_B")}
-        return pairs
+        return {
+            f"{path}.{part}": getattr(layer, part) for path, layer in layers.items() for part in ("lora_A", "lora_B")
+        }
 
     def save(
         self,

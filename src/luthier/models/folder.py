@@ -1,7 +1,7 @@
-"""Is this folder a model that may be read? Only safetensors and JSON are; a pickle, foreign code or a path that leaves is refused.
+"""Is this folder a model that may be read? Pickles, code of its own, and links or names that lead outside are refused.
 
-Looks at names, links, small JSON files and safetensors headers; loads no weights. What the weights hold is checked by
-`luthier.models.load`.
+Only safetensors and JSON are read. Looks at names, links, small JSON files and safetensors headers; loads no weights:
+what they hold is checked by `luthier.models.load`.
 
     check_folder(Path("my-model"))
 """
@@ -83,12 +83,16 @@ def _refuse_stray_links(folder: Path, links_into: Path | None) -> None:
     for entry in folder.iterdir():
         real = entry.resolve()
         if not any(real.is_relative_to(home) for home in allowed):
-            raise Refused(f"the link leads out of the model's folder, to {real}", where=str(entry), fix="copy the file instead")
+            raise Refused(
+                f"the link leads out of the model's folder, to {real}", where=str(entry), fix="copy the file instead"
+            )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise BadInput("this folder holds an adapter, not a model", where=str(folder), fix="name the base model's folder")
+        raise BadInput(
+            "this folder holds an adapter, not a model", where=str(folder), fix="name the base model's folder"
+        )
     if not (folder / "config.json").is_file():
         raise BadInput("there is no config.json here, so this is not a model folder", where=str(folder))
     return read_json_file(folder / "config.json")
@@ -113,7 +117,9 @@ def _refuse_unusable(config: dict[str, Any], folder: Path) -> None:
     if method:
         name = method.get("quant_method", "an unnamed method") if isinstance(method, dict) else method
         raise BadInput(
-            f"the weights are quantised ({name}), which is not read here", where=place, fix="name the unquantised model, or a GGUF file"
+            f"the weights are quantised ({name}), which is not read here",
+            where=place,
+            fix="name the unquantised model, or a GGUF file",
         )
 
 
@@ -148,4 +154,6 @@ def _sharded_files(folder: Path) -> list[Path]:
 
 def _require_tokenizer(folder: Path) -> None:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
-        raise BadInput("there is no tokenizer.json here", where=str(folder), fix="copy the tokenizer's files into the folder")
+        raise BadInput(
+            "there is no tokenizer.json here", where=str(folder), fix="copy the tokenizer's files into the folder"
+        )

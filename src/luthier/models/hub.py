@@ -1,7 +1,7 @@
 """Fetch a model folder from the Hugging Face hub: its safetensors, JSON and tokenizer files, nothing else.
 
-What was fetched once is used from the hub's own cache without asking the network, so a task keeps its revision until the
-cache is emptied, and works offline. Files with code or pickles are not even downloaded.
+What was fetched once is used from the hub's own cache without asking the network, so a task keeps its revision until
+the cache is emptied, and works offline. Files with code or pickles are not even downloaded.
 
     folder = fetch_snapshot("HuggingFaceTB/SmolLM2-135M-Instruct", tell=silent)
 """
@@ -65,7 +65,11 @@ def snapshot_hash(file: Path) -> str | None:
 def _download(hub_id: str) -> Path:
     try:
         with no_progress_bars():
-            return Path(snapshot_download(hub_id, allow_patterns=_WANTED, ignore_patterns=["*/*.safetensors"], etag_timeout=_TIMEOUT_S))
+            return Path(
+                snapshot_download(
+                    hub_id, allow_patterns=_WANTED, ignore_patterns=["*/*.safetensors"], etag_timeout=_TIMEOUT_S
+                )
+            )
     except GatedRepoError as error:
         raise BadInput(f"the hub wants a login for {hub_id}", fix="accept its terms there and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:

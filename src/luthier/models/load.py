@@ -1,8 +1,8 @@
 """Load a found model and its tokenizer, in the precision that is asked for, with its provenance.
 
 The model is set to evaluation, its weights frozen, and its attention is the one of `luthier.models.packed`, which is
-plain scaled-dot-product attention for ordinary calls. Weights that are not finite, missing, or too few for the tokenizer
-are refused. Nothing is fetched here.
+plain scaled-dot-product attention for ordinary calls. Weights that are not finite, missing, or too few for the
+tokenizer are refused. Nothing is fetched here.
 
     loaded = load_model(find_model("smollm2-135m-instruct"), "bf16"); print(loaded.provenance.sentence)
 """
@@ -98,16 +98,19 @@ def _read_weights(found: Found, dtype: torch.dtype) -> PreTrainedModel:
         if report[fault]:
             name = sorted(map(str, report[fault]))[0]
             raise BadInput(
-                f"{len(report[fault])} weights do not fit the config ({fault.removesuffix('_keys')}: {name})", where=str(found.folder)
+                f"{len(report[fault])} weights do not fit the config ({fault.removesuffix('_keys')}: {name})",
+                where=str(found.folder),
             )
-    return model  # type: ignore[no-any-return]  # the library returns an untyped pair
+    return model
 
 
 def _refuse_non_finite(model: PreTrainedModel, found: Found) -> None:
     for name, weight in model.named_parameters():
         # A sum is cheap and any NaN or infinity survives in it; only a suspicious sum is looked at closely.
         if not torch.isfinite(weight.detach().sum()) and not torch.isfinite(weight.detach()).all():
-            raise BadInput(f"the weight {name} holds NaN or infinity", where=str(found.folder), fix="download the model again")
+            raise BadInput(
+                f"the weight {name} holds NaN or infinity", where=str(found.folder), fix="download the model again"
+            )
 
 
 def _refuse_small_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, found: Found) -> None:

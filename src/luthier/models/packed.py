@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from luthier.ground.errors import BadInput
-from luthier.models.attention import make_layout, pack_attention, plain_attention
+from luthier.models.attention import pack_attention, plain_attention
 
 NAME = "luthier_packed"
 _calls: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("packed_attention_calls", default=None)
@@ -48,21 +48,18 @@ def hidden_states(model: PreTrainedModel, ids_T: Tensor, positions_T: Tensor, le
     calls = [0]
     token = _calls.set(calls)
     try:
-        output = model.base_model(input_ids=ids_T[None], position_ids=positions_T[None], attention_mask=mask, use_cache=False)
+        output = model.base_model(
+            input_ids=ids_T[None], position_ids=positions_T[None], attention_mask=mask, use_cache=False
+        )
     finally:
         _calls.reset(token)
-    if calls[0] < model.config.num_hidden_layers:
-        raise BadInput(
-            f"the model {type(model).__name__} asked for packed attention in {calls[0]} of {model.config.num_hidden_layers} layers, "
-            "so its documents would see each other",
-            fix="choose a model whose attention goes through transformers' attention interface",
-        )
+    _refuse_leaks(model, calls[0])
     hidden_TD: Tensor = output.last_hidden_state[0]
     return hidden_TD
 
 
 def logits_at(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
-    """Return the logits [N, V] of the output head for any N hidden states (with Gemma's final soft cap, if it has one)."""
+    """Return the logits [N, V] of the output head for any N hidden states (soft-capped if the model says so)."""
     head = model.get_output_embeddings()
     if head is None:
         raise BadInput(f"the model {type(model).__name__} has no output head", fix="name a causal language model")
@@ -89,7 +86,9 @@ def attention_forward(
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls: query [1, H, T, D] -> output [1, T, H, D]."""
     if not _is_lengths(attention_mask):
-        return _ordinary_attention(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        return _ordinary_attention(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
     assert attention_mask is not None
     lengths = tuple(attention_mask.view(-1).tolist())
     if query.shape[0] != 1 or sum(lengths) != query.shape[2] or kwargs.get("position_bias") is not None:
@@ -104,13 +103,15 @@ def attention_forward(
         _refuse_sinks(module, kwargs)
         out_THD = plain_attention(q_THD, k_TKD, v_TKD, lengths, scale, window=window, softcap=softcap, dropout=dropout)
     else:
-        out_THD = pack_attention(q_THD, k_TKD, v_TKD, make_layout(lengths, query.device), scale, window)
+        out_THD = pack_attention(q_THD, k_TKD, v_TKD, lengths, scale, window)
     return out_THD[None], None
 
 
 def _refuse_sinks(module: nn.Module, kwargs: dict[str, Any]) -> None:
     if kwargs.get("s_aux") is not None:
-        raise BadInput(f"attention sinks ({type(module).__name__}) are not supported in packs", fix="choose another model")
+        raise BadInput(
+            f"attention sinks ({type(module).__name__}) are not supported in packs", fix="choose another model"
+        )
 
 
 def _ordinary_attention(
@@ -134,14 +135,27 @@ def _capped_attention(
     if attention_mask is None and query.shape[2] > 1:
         attention_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril_()
     if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, -math.inf) if attention_mask.dtype == torch.bool else scores + attention_mask
+        scores = (
+            scores.masked_fill(~attention_mask, -math.inf)
+            if attention_mask.dtype == torch.bool
+            else scores + attention_mask
+        )
     weights = torch.softmax(scores.float(), -1).nan_to_num(0.0).to(query.dtype)
-    weights = F.dropout(weights, kwargs.get("dropout", 0.0))
+    weights = functional.dropout(weights, kwargs.get("dropout", 0.0))
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 
 def _is_lengths(mask: Tensor | None) -> bool:
     return isinstance(mask, Tensor) and mask.dtype == torch.int64 and mask.ndim == 4
+
+
+def _refuse_leaks(model: PreTrainedModel, calls: int) -> None:
+    layers = model.config.num_hidden_layers
+    if calls < layers:
+        raise BadInput(
+            f"{type(model).__name__} asked for packed attention in {calls} of {layers} layers, so documents would leak",
+            fix="choose a model whose attention goes through transformers' attention interface",
+        )
 
 
 def _check_lengths(ids_T: Tensor, lengths: Sequence[int]) -> None:

