@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -57,17 +59,14 @@ def test_packs_keep_all_tokens_in_order(shape: list[tuple[int, int]], limit: int
     packs = pack_rows(rows, limit)
     flat = [row for pack in packs for row in zip(pack.places, pack.lengths, strict=True)]
     assert flat == [(row.place, len(row)) for row in rows]
-    if rows:
-        assert np.concatenate([p.ids_T for p in packs]).tolist() == np.concatenate([r.ids_T for r in rows]).tolist()
-        assert (
-            np.concatenate([p.target_T for p in packs]).tolist() == np.concatenate([r.target_T for r in rows]).tolist()
-        )
+    assert [i for pack in packs for i in pack.ids_T] == [i for row in rows for i in row.ids_T]
+    assert [t for pack in packs for t in pack.target_T] == [t for row in rows for t in row.target_T]
     for pack in packs:
         assert len(pack) == sum(pack.lengths)
         assert len(pack) <= limit or len(pack.lengths) == 1
         assert pack.positions_T.tolist() == [p for length in pack.lengths for p in range(length)]
         assert not pack.target_T[np.cumsum((0, *pack.lengths[:-1]))].any()
-    for pack, following in zip(packs, packs[1:], strict=False):
+    for pack, following in itertools.pairwise(packs):
         assert len(pack) + following.lengths[0] > limit  # no pack is closed early
 
 
