@@ -58,7 +58,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=_wide(hidden_ND.dtype), device=hidden_ND.device)
         wanted = any(ctx.needs_input_grad)
         gradient_ND = torch.zeros_like(hidden_ND) if wanted else None
-        gradients = [torch.zeros_like(tensor) for tensor in trained]
+        gradients = [torch.zeros_like(tensor, dtype=_wide(tensor.dtype)) for tensor in trained]
         for start in range(0, len(hidden_ND), rows):
             chunk = slice(start, start + rows)
             if gradient_ND is None:
@@ -72,7 +72,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 whole += part
             total += loss.detach()
         if gradient_ND is not None:
-            ctx.save_for_backward(gradient_ND, *gradients)
+            narrow = [whole.to(tensor.dtype) for whole, tensor in zip(gradients, trained, strict=True)]
+            ctx.save_for_backward(gradient_ND, *narrow)
         return total
 
     @staticmethod

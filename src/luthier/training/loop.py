@@ -176,6 +176,7 @@ class _Training:
         self._started -= self._progress.seconds
         for later in [step for step in saved_steps(self._run) if step > checkpoint.step]:
             discard(folder_of(self._run, later))  # damaged: it was told of, and its place is needed
+        retain(self._run, self._spec.keep, self._progress.best_step)  # a kill may have come between saving and this
         self._tell({"kind": "resume", "step": checkpoint.step, "total": len(self._plan), "path": str(checkpoint.path)})
 
     # -- going on --------------------------------------------------------------------------------------------------
