@@ -66,8 +66,8 @@ def compare_systems(
 def declared_pairs(dev_scores: Mapping[str, float | None]) -> list[tuple[str, str]]:
     """Return the contrasts (a, b), read a − b, between the systems that are there.
 
-    prompt − base, rag − prompt, finetuned − prompt, and finetuned+rag − the better of rag and finetuned on dev (rag when
-    dev does not say, since it needs no training).
+    prompt − base, rag − prompt, finetuned − prompt, and finetuned+rag − the better of rag and finetuned on dev (rag
+    when dev does not say, since it needs no training).
     """
     pairs = [("prompt", "base"), ("rag", "prompt"), ("finetuned", "prompt")]
     rivals = [name for name in ("rag", "finetuned") if name in dev_scores]

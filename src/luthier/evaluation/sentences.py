@@ -37,7 +37,7 @@ def headline(
     binary: bool,
     target: float | None = None,
 ) -> str:
-    """Return the answer in one sentence: which system is best, how good it is, and what it is shown to be better than."""
+    """Return the answer in one sentence: which system is best, how good it is, and what that is worth."""
     if not systems:
         return "No system ran."
     best = max(systems, key=lambda system: system.score)

@@ -1,0 +1,215 @@
+"""The engine against transformers' own `generate`, and against itself with other batches, prefixes and ways."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luthier.generation.engine import Generator, _leave, common_beginning
+from luthier.generation.settings import Settings
+from luthier.generation.slots import SlotCache, shared_attention
+from luthier.models.packed import install_packed_attention
+
+from generation_models import CONTEXT, VOCABULARY, Words, build, reference_ids
+
+ENDS = {5, 7, 11}
+
+
+def make_prompts(count: int, prefix: int, seed: int = 0, most: int = 30) -> list[list[int]]:
+    draw = random.Random(seed)
+    shared = [draw.randrange(VOCABULARY) for _ in range(prefix)]
+    return [shared + [draw.randrange(VOCABULARY) for _ in range(draw.randrange(1, most))] for _ in range(count)]
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "mistral-window"])
+def test_greedy_equals_transformers(family: str, share: bool) -> None:
+    model = build(family)
+    prompts = make_prompts(9, prefix=40)
+    expected = [reference_ids(model, prompt, 16, ENDS) for prompt in prompts]
+    assert len({len(ids) for ids in expected}) > 1, "some answers must end early for this test to test anything"
+    generator = Generator(model, Words(), ENDS, share=share)
+    answers = generator.generate(prompts, Settings(max_new_tokens=16, batch_size=4))
+    assert [answer.ids for answer in answers] == expected
+    assert generator.share is (share and family != "mistral-window")
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer.prompt_tokens == len(prompt)
+        assert answer.finish == ("end" if len(answer.ids) < 16 else "length")
+        assert answer.output_tokens == len(answer.ids) + (answer.finish == "end")
+        assert answer.seconds > 0
+
+
+def test_greedy_equals_transformers_without_a_shared_prefix() -> None:
+    model = build("llama", seed=1)
+    prompts = make_prompts(7, prefix=0, seed=1)
+    answers = Generator(model, Words(), ENDS).generate(prompts, Settings(max_new_tokens=12, batch_size=7))
+    assert [answer.ids for answer in answers] == [reference_ids(model, prompt, 12, ENDS) for prompt in prompts]
+
+
+def test_the_attention_of_loaded_models_takes_the_fast_way() -> None:
+    model = build("llama")
+    prompts = make_prompts(4, prefix=20)
+    plain = Generator(model, Words(), ENDS).generate(prompts, Settings(max_new_tokens=8))
+    install_packed_attention(model)
+    generator = Generator(model, Words(), ENDS)
+    assert generator.share
+    assert [a.ids for a in generator.generate(prompts, Settings(max_new_tokens=8))] == [a.ids for a in plain]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_batch_mates_change_nothing(batch_size: int) -> None:
+    model = build("llama", seed=2)
+    prompts = make_prompts(8, prefix=24, seed=2)
+    for temperature in (0.0, 1.0):
+        together = Generator(model, Words(), ENDS).generate(
+            prompts, Settings(max_new_tokens=12, temperature=temperature, seed=3)
+        )
+        apart = Generator(model, Words(), ENDS).generate(
+            prompts, Settings(max_new_tokens=12, temperature=temperature, seed=3, batch_size=batch_size)
+        )
+        assert [a.ids for a in apart] == [a.ids for a in together]
+
+
+def test_sampling_follows_the_seed_and_the_row() -> None:
+    model = build("llama", seed=2)
+    prompts = [make_prompts(1, prefix=10)[0]] * 6
+    drawn = [
+        [a.ids for a in Generator(model, Words(), ()).generate(prompts, Settings(8, temperature=1.5, seed=seed))]
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(set(drawn[0])) == 6, "rows with one prompt must draw different answers"
+
+
+def test_prefix_is_computed_once_per_call_and_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    import luthier.generation.engine as engine
+
+    read: list[int] = []
+    original = engine.read_prefix
+    monkeypatch.setattr(engine, "read_prefix", lambda model, ids: (read.append(len(ids)), original(model, ids))[1])
+    generator = Generator(build("llama"), Words(), ENDS)
+    prompts = make_prompts(9, prefix=40)
+    generator.generate(prompts, Settings(max_new_tokens=2, batch_size=3))
+    assert read == [common_beginning(prompts)]
+    generator.generate(prompts, Settings(max_new_tokens=2, batch_size=3))
+    assert len(read) == 2, "nothing may be kept from call to call: the adapter may have changed"
+
+
+def test_weights_changed_between_calls_are_seen() -> None:
+    model = build("llama")
+    generator = Generator(model, Words(), ENDS)
+    prompts = make_prompts(3, prefix=40)
+    before = [a.ids for a in generator.generate(prompts, Settings(max_new_tokens=8))]
+    with torch.no_grad():
+        model.model.layers[0].self_attn.v_proj.weight.mul_(-1)
+    after = [a.ids for a in generator.generate(prompts, Settings(max_new_tokens=8))]
+    assert after == [reference_ids(model, prompt, 8, ENDS) for prompt in prompts] != before
+
+
+def test_prefill_in_chunks_and_a_growing_cache_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import luthier.generation.sessions as sessions
+
+    model = build("llama")
+    prompts = make_prompts(5, prefix=0, seed=4, most=60)
+    whole = Generator(model, Words(), ()).generate(prompts, Settings(max_new_tokens=20))
+    monkeypatch.setattr(sessions, "CHUNK_TOKENS", 35)
+    monkeypatch.setattr(sessions, "FIRST_ROOM", 1)
+    chunked = Generator(model, Words(), ()).generate(prompts, Settings(max_new_tokens=20))
+    assert [a.ids for a in chunked] == [a.ids for a in whole]
+
+
+def test_memory_bound_makes_batches_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    import luthier.generation.engine as engine
+
+    generator = Generator(build("llama"), Words(), ENDS)
+    monkeypatch.setattr(engine, "CACHE_BYTES", 60 * generator.row_token_bytes)
+    told: list[int] = []
+    answers = generator.generate(
+        make_prompts(4, prefix=0, most=10), Settings(max_new_tokens=15), lambda event: told.append(event["done"])
+    )
+    assert len(answers) == 4 and len(told) >= 2 and told[-1] == 4
+
+
+def test_a_prompt_that_does_not_fit_fails_alone() -> None:
+    prompts = [[1, 2, 3], [4] * CONTEXT, [], [1] * (CONTEXT - 2)]
+    answers = Generator(build("llama"), Words(), ()).generate(prompts, Settings(max_new_tokens=5))
+    assert [a.finish for a in answers] == ["length", "failed", "failed", "length"]
+    assert answers[1].cause == f"the prompt has {CONTEXT} tokens and the model's context holds {CONTEXT}"
+    assert answers[2].cause == "the prompt is empty" and answers[2].text is None
+    assert len(answers[3].ids) == 2, "the context holds two more tokens"
+
+
+def test_nothing_to_do() -> None:
+    assert Generator(build("llama"), Words(), ()).generate([], Settings()) == []
+
+
+def test_scores_that_are_not_numbers_fail_the_row() -> None:
+    model = build("llama")
+    with torch.no_grad():
+        model.lm_head.weight[3] = float("nan")
+    answers = Generator(model, Words(), ENDS).generate([[1, 2]], Settings(max_new_tokens=3))
+    assert answers[0].finish == "failed" and answers[0].cause == "the model's scores are not finite numbers"
+
+
+def test_stop_strings_end_an_answer_and_are_cut() -> None:
+    model = build("llama")
+    prompt = make_prompts(1, prefix=12)[0]
+    free = Generator(model, Words(), ()).generate([prompt], Settings(max_new_tokens=12))[0]
+    place = next(place for place in range(2, 11) if free.ids[place] not in free.ids[:place])
+    stop = f"w{free.ids[place]} "  # complete only when the next token is there
+    answer = Generator(model, Words(), ()).generate([prompt], Settings(max_new_tokens=12, stop=("zzz", stop)))[0]
+    assert answer.finish == "stop"
+    assert answer.text == Words().decode(list(free.ids[:place])) + " "
+    assert answer.output_tokens == place + 2
+
+
+def test_the_model_is_put_back_as_it_was() -> None:
+    model = build("llama")
+    model.train()
+    model.model.norm.eval()
+    before = model.config._attn_implementation
+    Generator(model, Words(), ()).generate([[1, 2, 3]], Settings(max_new_tokens=2))
+    assert model.training and not model.model.norm.training
+    assert model.config._attn_implementation == before
+    with pytest.raises(ZeroDivisionError), shared_attention(model, SlotCache(3)):
+        raise ZeroDivisionError
+    assert model.config._attn_implementation == before
+
+
+def test_a_model_with_soft_caps_takes_the_plain_way() -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=VOCABULARY, hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=12, attn_logit_softcapping=5.0, bos_token_id=1, eos_token_id=1, pad_token_id=0,
+        layer_types=["full_attention", "full_attention"], max_position_embeddings=CONTEXT,
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(config).eval()
+    install_packed_attention(model)
+    prompts = make_prompts(4, prefix=30)
+    expected = [reference_ids(model, prompt, 8, ENDS) for prompt in prompts]
+    for batch in (prompts, prompts[:1]):
+        generator = Generator(model, Words(), ENDS)
+        assert [a.ids for a in generator.generate(batch, Settings(max_new_tokens=8))] == expected[: len(batch)]
+        assert not generator.share
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.booleans(), max_size=12))
+def test_leaving_keeps_exactly_the_rows_that_stay(stays: list[bool]) -> None:
+    order = _leave(stays)
+    assert sorted(order) == [place for place, stay in enumerate(stays) if stay]
+    assert all(old >= new for new, old in enumerate(order)), "a row may only move to the front"
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5))
+def test_common_beginning(prompts: list[list[int]]) -> None:
+    length = common_beginning(prompts)
+    assert all(prompt[:length] == prompts[0][:length] and len(prompt) > length for prompt in prompts)
+    longer = {tuple(prompt[: length + 1]) for prompt in prompts}
+    assert len(longer) > 1 or min(map(len, prompts)) == length + 1
