@@ -41,7 +41,13 @@ def build(family: str, seed: int = 0) -> PreTrainedModel:
         "mistral-window": lambda: MistralForCausalLM(MistralConfig(**_SIZES, sliding_window=8)),
         "gpt2": lambda: GPT2LMHeadModel(
             GPT2Config(
-                vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=48, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=0
+                vocab_size=VOCABULARY,
+                n_positions=CONTEXT,
+                n_embd=48,
+                n_layer=3,
+                n_head=4,
+                bos_token_id=0,
+                eos_token_id=0,
             )
         ),
     }[family]()

@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from generation_models import CONTEXT, VOCABULARY, Words, build, reference_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +14,6 @@ from luthier.generation.engine import Generator, _leave, common_beginning
 from luthier.generation.settings import Settings
 from luthier.generation.slots import SlotCache, shared_attention
 from luthier.models.packed import install_packed_attention
-
-from generation_models import CONTEXT, VOCABULARY, Words, build, reference_ids
 
 ENDS = {5, 7, 11}
 
