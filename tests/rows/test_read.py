@@ -366,3 +366,9 @@ def test_no_json_raises_anything(values: list[object], tmp_path_factory: pytest.
     for row in result.rows:
         assert (row.messages is None) != (row.text is None)
         assert row.messages is None or row.reference.strip()
+
+
+def test_records_on_one_line_have_their_own_ids(tmp_path: Path) -> None:
+    rows = read(tmp_path, f"[{GOOD}, {GOOD}, {GOOD}]", "a.json").rows
+    assert [row.place for row in rows] == ["a.json:1"] * 3
+    assert len({row.id for row in rows}) == 3

@@ -106,7 +106,7 @@ def test_views_show_what_the_model_sees(tmp_path: Path) -> None:
 def test_refused_rows_forbid_training_unless_skipped(tmp_path: Path) -> None:
     bad = [*pairs(range(100)), *["broken"] * 30]
     result = sound(tmp_path, train=bad)
-    assert not result.ok and "train: 30 of 130 rows were refused" in result.reasons[0]
+    assert not result.ok and "train: 30 of 130 rows refused" in result.reasons[0]
     assert len(result.faults) == 20 and result.fault_counts == {"bad_json": 30}
     assert result.faults[0].line == 101
     assert result.rows["train"].read == 130 and result.rows["train"].refused == 30
@@ -162,13 +162,13 @@ def test_repetition_and_leakage(tmp_path: Path) -> None:
     assert result.overlap["train/dev"].exact == 2 and result.ok
     assert any("dev: 2 items stand exactly in train" in warning for warning in result.warnings)
     leaked = sound(tmp_path, test=pairs(range(90, 160)))
-    assert not leaked.ok and leaked.reasons == ["10 test items stand word for word in train; remove them from train"]
+    assert not leaked.ok and leaked.reasons == ["10 test items stand word for word in train; remove from train"]
     assert leaked.overlap["dev/test"].exact == 60
 
 
 def test_groups_on_both_sides_are_told(tmp_path: Path) -> None:
     result = sound(tmp_path, train=pairs(range(100), group="g"), test=pairs(range(200, 260), group="g"))
-    assert any("1 groups stand in both train and test, such as g" in warning for warning in result.warnings)
+    assert any("1 group stands in both train and test, such as g" in warning for warning in result.warnings)
 
 
 @pytest.mark.parametrize(("share", "ok"), [(95, True), (100, False)])

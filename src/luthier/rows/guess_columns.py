@@ -43,7 +43,7 @@ def choose_columns(records: Sequence[Mapping[str, Any]]) -> Columns | None:
     """Return the input and the answer, or None if the records do not look like examples."""
     names = _columns(records)
     group, row_id = choose_group(records, taken=()), choose_id(records)
-    free = [name for name in names if name != row_id and _filled(records, name)]
+    free = [name for name in names if name != row_id and _tells(records, name)]
     asked = _by_name(free, INPUTS) or _longest(records, free)
     if asked is None:
         return None
@@ -59,9 +59,8 @@ def choose_columns(records: Sequence[Mapping[str, Any]]) -> Columns | None:
     left = named or labels or [name for name in rest if name != group]
     if not left:
         return None
-    return Columns(
-        asked, (left[-1],), f'"{asked}" has the longest texts and is taken as what is asked, "{left[-1]}" as the answer'
-    )
+    why = f'"{asked}" is taken as what is asked and "{left[-1]}" as the answer: other columns fit less'
+    return Columns(asked, (left[-1],), why)
 
 
 def choose_id(records: Sequence[Mapping[str, Any]]) -> str | None:
@@ -120,9 +119,10 @@ def _by_name(names: Sequence[str], known: Sequence[str]) -> str | None:
     return None
 
 
-def _filled(records: Sequence[Mapping[str, Any]], name: str) -> bool:
-    empty = sum(record.get(name) in (None, "") for record in records)
-    return empty <= 0.05 * len(records)
+def _tells(records: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Tell whether a column is filled, and not with one value alone."""
+    values = [str(record.get(name)) for record in records if record.get(name) not in (None, "")]
+    return len(values) >= 0.95 * len(records) and (len(set(values)) > 1 or len(records) < 5)
 
 
 def _longest(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str | None:

@@ -18,6 +18,7 @@ from luthier.ground.results import Fault
 from luthier.ground.strict_json import dump_json
 from luthier.rows.chatlog import looks_like_chat_log, parse_chat_log
 from luthier.rows.guess_columns import Columns, choose_columns, choose_group, choose_id
+from luthier.rows.read import collect, place_of
 from luthier.rows.records import Record, read_records
 from luthier.rows.shapes import ShapeFault, row_of, shape_of
 from luthier.rows.types import Row
@@ -96,13 +97,20 @@ def read_examples(path: Path, folder: Path) -> ExampleFile | None:
         return None
     group = choose_group(objects, taken=(columns.asked, *columns.answers) if columns else ())
     row_id = choose_id(objects)
-    rows, faults = _rows(records, columns, group, row_id)
-    if not rows:
+
+    def to_row(record: Record) -> Row:
+        value = _as_pair(record.value, columns, group, row_id) if columns else record.value
+        return row_of(value, place_of(record), id_field=row_id or "id", group_field=group or "group")
+
+    read = collect(records, to_row)
+    if not read.rows:
         return None
     known = columns is None and shape is not None
-    why = f"{len(rows):,} rows of {name} have the shape {shape}" if known else columns.why if columns else ""
+    why = f"{len(read.rows):,} rows of {name} have the shape {shape}" if known else columns.why if columns else ""
     role = role_of(path)
-    return ExampleFile(path, shape if known and shape else "table", rows, faults, role, known, why, group, row_id)
+    return ExampleFile(
+        path, shape if known and shape else "table", read.rows, read.faults, role, known, why, group, row_id
+    )
 
 
 def role_of(path: Path) -> str | None:
@@ -118,29 +126,6 @@ def document_text(folder: Path, limit: int = 2_000_000) -> str:
         if path.suffix.lower() in (".md", ".txt", ".html", ".htm") and sum(map(len, texts)) < limit:
             texts.append(path.read_text(encoding="utf-8", errors="replace")[:limit])
     return "\n".join(texts)
-
-
-def _rows(
-    records: list[Record], columns: Columns | None, group: str | None, row_id: str | None
-) -> tuple[list[Row], list[Fault]]:
-    rows: list[Row] = []
-    faults: list[Fault] = []
-    ids: set[str] = set()
-    for record in records:
-        try:
-            if record.fault is not None:
-                raise ShapeFault(*record.fault)
-            value = _as_pair(record.value, columns, group, row_id) if columns else record.value
-            place = f"{record.file}:{record.line}"
-            row = row_of(value, place, id_field=row_id or "id", group_field=group or "group")
-            if row.id in ids:
-                raise ShapeFault("duplicate_id", f'the id "{row.id[:60]}" is that of an earlier row too')
-        except ShapeFault as fault:
-            faults.append(Fault(file=record.file, line=record.line, kind=fault.kind, message=fault.message))
-        else:
-            ids.add(row.id)
-            rows.append(row)
-    return rows, faults
 
 
 def _as_pair(value: object, columns: Columns, group: str | None, row_id: str | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterator
 
 from luthier.rows.guess import MODEL, SPLITS, Guess
+from luthier.rows.sheet_words import count_of
 
 _WIDTH = 100
 
@@ -38,7 +39,7 @@ def _data(guess: Guess) -> Iterator[str]:
     if guess.faults:
         first = guess.faults[0]
         yield from _comment(
-            f"{len(guess.faults):,} records could not be read; the first: {first.file}:{first.line}, {first.message}."
+            f"{count_of(len(guess.faults), 'record', 'records')} could not be read; the first: {first.file}:{first.line}, {first.message}."
         )
     if guess.left_out:
         yield from _comment(f"Not used: {', '.join(guess.left_out[:8])}{' …' if len(guess.left_out) > 8 else ''}.")

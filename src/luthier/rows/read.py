@@ -13,8 +13,9 @@ is raised for a bad record, only for a source that is not there at all. Tokens a
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,23 +55,41 @@ def read_rows(source: str, *, folder: Path, id_field: str = "id", group_field: s
     Raises:
         BadInput: the source is not there, or of no known kind.
     """
+
+    def to_row(record: Record) -> Row:
+        return row_of(record.value, place_of(record), id_field=id_field, group_field=group_field)
+
+    return collect(_records(source, folder), to_row)
+
+
+def collect(records: Iterable[Record | Notice], to_row: Callable[[Record], Row]) -> ReadResult:
+    """Return what `to_row` makes of each record; a record that is faulty, or named as an earlier one, is a fault."""
     result = ReadResult()
     ids: dict[str, str] = {}
-    for record in _records(source, folder):
+    for record in records:
         if isinstance(record, Notice):
             result.notices.append(record.text)
             continue
         result.read += 1
         try:
-            row = _row(record, id_field, group_field)
-            if ids.setdefault(row.id, row.place) != row.place:
+            if record.fault is not None:
+                raise ShapeFault(*record.fault)
+            row = to_row(record)
+            if row.id == row.place and row.id in ids:  # several records on one line, as compact JSON has them
+                row = dataclasses.replace(row, id=f"{row.place}#{result.read}")
+            if row.id in ids:
                 raise ShapeFault("duplicate_id", f'the id "{row.id[:60]}" is that of {ids[row.id]} too')
         except ShapeFault as fault:
             result.faults.append(Fault(file=record.file, line=record.line, kind=fault.kind, message=fault.message))
         else:
+            ids[row.id] = row.place
             result.rows.append(row)
             result.shapes[shape_of(record.value) or "messages"] += 1
     return result
+
+
+def place_of(record: Record) -> str:
+    return f"{record.file}:{record.line}"
 
 
 def _records(source: str, folder: Path) -> Iterable[Record | Notice]:
@@ -79,9 +98,3 @@ def _records(source: str, folder: Path) -> Iterable[Record | Notice]:
 
         return read_hub(source.removeprefix(HUB))
     return read_records((folder / Path(source).expanduser()).resolve(), source)
-
-
-def _row(record: Record, id_field: str, group_field: str) -> Row:
-    if record.fault is not None:
-        raise ShapeFault(*record.fault)
-    return row_of(record.value, f"{record.file}:{record.line}", id_field=id_field, group_field=group_field)

@@ -53,7 +53,7 @@ def _refused(sheets: Mapping[str, SplitSheet], on_bad: str) -> Iterator[str]:
     for name, sheet in sheets.items():
         if sheet.counts.refused and on_bad == "refuse":
             of = f"{sheet.counts.refused:,} of {sheet.counts.read:,}"
-            yield f"{name}: {of} rows were refused; mend them or set data.on_bad: skip"
+            yield f"{name}: {of} rows refused; mend them or set data.on_bad: skip"
 
 
 def _nothing_to_learn(train: SplitSheet | None) -> Iterator[str]:
@@ -80,7 +80,7 @@ def _too_long(sheets: Mapping[str, SplitSheet], on_long: str, max_length: int) -
 def _leaked(overlap: Mapping[str, Duplicates]) -> Iterator[str]:
     found = overlap.get("train/test")
     if found and found.exact:
-        yield f"{found.exact:,} test items stand word for word in train; remove them from train"
+        yield f"{count_of(found.exact, 'test item stands', 'test items stand')} word for word in train; remove from train"
 
 
 def _missing_splits(sheets: Mapping[str, SplitSheet]) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _missing_splits(sheets: Mapping[str, SplitSheet]) -> Iterator[str]:
     if "test" not in sheets:
         yield "there is no test split, so nothing can be compared; set data.test"
     elif (count := len(sheets["test"].rows)) < FEW_TEST_ITEMS:
-        yield f"test: {count} items are few; most differences will not be seen below {FEW_TEST_ITEMS}"
+        yield f"test: {count_of(count, 'item is', 'items are')} few; most differences will not be seen below {FEW_TEST_ITEMS}"
     for name in ("dev", "test"):
         if name in sheets and any(row.messages is None for row in sheets[name].rows):
             yield f"{name}: rows of raw text have no answer to compare with"
@@ -112,19 +112,22 @@ def _lost_rows(sheets: Mapping[str, SplitSheet], on_long: str, max_length: int) 
 def _repeats(duplicates: Mapping[str, Duplicates], overlap: Mapping[str, Duplicates]) -> Iterator[str]:
     for name, found in duplicates.items():
         if found.exact or found.near:
-            yield f"{name}: {found.exact:,} rows repeat an earlier one exactly, {found.near:,} nearly"
+            repeat = count_of(found.exact, "row repeats", "rows repeat")
+            yield f"{name}: {repeat} an earlier one exactly, {found.near:,} nearly"
     for name, found in overlap.items():
         a, b = name.split("/")
         if found.exact or found.near:
-            yield f"{b}: {found.exact:,} items stand exactly in {a}, {found.near:,} nearly; their scores flatter"
+            stand = count_of(found.exact, "item stands", "items stand")
+            yield f"{b}: {stand} exactly in {a}, {found.near:,} nearly; their scores flatter"
 
 
 def _shared_groups(sheets: Mapping[str, SplitSheet]) -> Iterator[str]:
-    groups = {name: {row.group for row in sheet.rows if row.group is not None} for name, sheet in sheets.items()}
+    groups = {name: {row.group for row in sheet.rows if row.group} for name, sheet in sheets.items()}
     for a, b in (("train", "dev"), ("train", "test"), ("dev", "test")):
         shared = groups.get(a, set()) & groups.get(b, set())
         if shared:
-            yield f"{len(shared):,} groups stand in both {a} and {b}, such as {_short(str(min(map(str, shared))))}"
+            stand = count_of(len(shared), "group stands", "groups stand")
+            yield f"{stand} in both {a} and {b}, such as {_short(min(shared))}"
 
 
 def _answers(sheets: Mapping[str, SplitSheet], clashes: Mapping[str, Sequence[Pair]]) -> Iterator[str]:
@@ -141,8 +144,12 @@ def _answers(sheets: Mapping[str, SplitSheet], clashes: Mapping[str, Sequence[Pa
             yield f'{name}: {100 * share:.0f}% of the answers are "{_short(answer)}"'
 
 
+def count_of(count: int, one: str, many: str) -> str:
+    return f"1 {one}" if count == 1 else f"{count:,} {many}"
+
+
 def _rows(count: int) -> str:
-    return "1 row is" if count == 1 else f"{count:,} rows are"
+    return count_of(count, "row is", "rows are")
 
 
 def _short(text: str) -> str:
