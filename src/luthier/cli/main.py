@@ -68,10 +68,7 @@ def root(
 
 @app.command()
 def start(
-    folder: Annotated[Path, typer.Argument(help="A folder of examples and documents.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where to write the task (default: FOLDER/task).")
-    ] = None,
+    folder: Annotated[Path, typer.Argument(help="A folder of examples and documents, or one file of examples.")],
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -81,7 +78,7 @@ def start(
         import luthier as lu
         from luthier.reports.terminal import start_view
 
-        here.show(lu.start(folder, out=out, tell=here.tell), start_view)
+        here.show(lu.start(folder, tell=here.tell), start_view)
 
 
 @app.command()
@@ -232,6 +229,6 @@ def report(
     """Write the evidence as one self-contained page."""
     with session(json, quiet, debug) as here:
         import luthier as lu
-        from luthier.reports.terminal import report_view
 
-        here.show(lu.report(_task(task, set_), run=run, out=out, tell=here.tell), report_view)
+        result = lu.report(_task(task, set_), run=run, out=out, tell=here.tell)
+        here.show(result, lambda page: f"{page.verdict}\n\n{page.page}  ({page.bytes:,} bytes)")

@@ -9,7 +9,8 @@ are made from these types alone. Nothing is computed here.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +19,10 @@ class Result(BaseModel):
     """Base of every result: frozen and strict, written as JSON with `model_dump_json()`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    html: ClassVar[Callable[[Any], str]] = lambda _: ""  # how a notebook shows a result; set by the verbs
+
+    def _repr_html_(self) -> str:
+        return type(self).html(self)
 
 
 class Environment(Result):

@@ -12,9 +12,8 @@ from pathlib import Path
 from luthier.ground.events import Tell, silent
 from luthier.ground.results import CheckResult
 from luthier.ground.task import Task, load_task
-from luthier.rows.sheet import truth_sheet
 from luthier.verbs.runs import open_run
-from luthier.verbs.workbench import SPLITS, Workbench
+from luthier.verbs.workbench import Workbench
 
 
 def check(task: Task | str | Path, *, out: str | Path | None = None, tell: Tell = silent) -> CheckResult:
@@ -28,22 +27,6 @@ def check(task: Task | str | Path, *, out: str | Path | None = None, tell: Tell 
     """
     task = task if isinstance(task, Task) else load_task(task)
     with open_run(task, "check", out, tell) as run:
-        result = sheet_of(Workbench(task, run.tell))
+        result = Workbench(task, run.tell).sheet
         run.finish(result)
     return result
-
-
-def sheet_of(bench: Workbench) -> CheckResult:
-    """Return the truth sheet of the task on the bench."""
-    bench.tell({"kind": "stage", "text": "checking the data"})
-    spec = bench.spec
-    read = {split: result for split in SPLITS if (result := bench.read(split)) is not None}
-    return truth_sheet(
-        spec.name,
-        read,
-        bench.renderer,
-        prompt_of=bench.training_row,
-        max_length=spec.train.max_length,
-        on_long=spec.train.on_long,
-        on_bad=spec.data.on_bad,
-    )

@@ -17,7 +17,6 @@ import torch
 from luthier.adapters.base import get_kind, remove_adapter
 from luthier.evaluation.systems import Item, LocalSystem
 from luthier.generation.engine import Generator
-from luthier.generation.settings import Settings
 from luthier.ground.errors import Refused
 from luthier.ground.events import Tell, silent
 from luthier.ground.hashes import key_of
@@ -123,7 +122,7 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool) -> TrainResu
                 loaded.model, folder, spec.adapter, loaded.provenance, template_key=bench.renderer.key
             ),
             fingerprint={**bench.base_key(), "passages": passages},
-            autocast=torch.bfloat16 if spec.precision == "bf16" else None,
+            autocast=torch.bfloat16 if (spec.base, spec.precision) == ("fp32", "bf16") else None,
             score_dev=_scorer(bench, loaded, dev_rows, passages) if spec.best_by == "metric" else None,
             deadline_s=_seconds(bench.spec.budget.time),
             resume=resume,
@@ -144,9 +143,7 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool) -> TrainResu
     )
 
 
-def _encode(
-    bench: Workbench, objective: Objective, rows: Sequence[Row], passages: int, tell: Tell
-) -> list[Encoded]:
+def _encode(bench: Workbench, objective: Objective, rows: Sequence[Row], passages: int, tell: Tell) -> list[Encoded]:
     spec = bench.spec.train
     encoded = [objective.encode(row) for row in bench.training_rows(rows, passages)]
     fitted = [fit_length(row, spec.max_length, spec.on_long) for row in encoded]
@@ -167,7 +164,7 @@ def _scorer(bench: Workbench, loaded: LoadedModel, dev: Sequence[Row], passages:
         bench.renderer,
         bench.train_prompt,
         bench.retriever(passages),
-        Settings.from_spec(bench.spec.generation),
+        bench.settings,
     )
     return lambda: bench.mean_score(system.answer(items), items)
 

@@ -9,16 +9,21 @@ Everything is made when first asked for and kept. This is wiring: which room's f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from luthier.evaluation.metrics.base import Metric, MetricContext, load_metric
+from luthier.evaluation.metrics.base import Metric, MetricContext, check_references
+from luthier.evaluation.metrics.load import load_metric
+from luthier.evaluation.scoring import mean_score, score_answers
+from luthier.evaluation.systems import Answer, Item, Passages
+from luthier.generation.engine import Generator
+from luthier.generation.settings import Settings
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
 from luthier.ground.hashes import key_of
-from luthier.ground.results import IndexResult, Passage
+from luthier.ground.results import CheckResult, IndexResult, Passage
 from luthier.ground.task import Task
 from luthier.models.find import Found, find_model
 from luthier.models.load import LoadedModel, load_model, load_tokenizer
@@ -27,6 +32,7 @@ from luthier.retrieval.index import build_index
 from luthier.retrieval.search import open_index
 from luthier.rows.compose import Prompt, compose
 from luthier.rows.read import ReadResult, read_rows
+from luthier.rows.sheet import truth_sheet
 from luthier.rows.split import sample_rows
 from luthier.rows.template import Renderer
 from luthier.rows.types import Row
@@ -78,6 +84,39 @@ class Workbench:
         count = getattr(self.spec.data.sample, split)
         return result.rows if count is None else sample_rows(result.rows, count, seed=self.spec.compare.seed)
 
+    def items(self, split: Split) -> list[Item]:
+        """Return the items of a split; their references are held to what the metric needs.
+
+        Raises:
+            BadInput: a reference cannot be scored, or there is none.
+        """
+        items = [Item.of(row) for row in self.rows(split)]
+        check_references(self.metric, [(item.row.place, item.reference) for item in items], self.metric_context)
+        return items
+
+    @cached_property
+    def sheet(self) -> CheckResult:
+        """The data truth sheet of all splits."""
+        self.tell({"kind": "stage", "text": "checking the data"})
+        train = self.spec.train
+        return truth_sheet(
+            self.spec.name,
+            {split: result for split in SPLITS if (result := self.read(split)) is not None},
+            self.renderer,
+            prompt_of=self.training_row,
+            max_length=train.max_length,
+            on_long=train.on_long,
+            on_bad=self.spec.data.on_bad,
+        )
+
+    def data_key(self, *splits: Split) -> dict[str, str]:
+        """Return a hash of the usable rows of each split that the task names."""
+        return {
+            split: key_of([(row.id, row.messages and [vars(m) for m in row.messages], row.text) for row in rows])
+            for split in splits
+            if getattr(self.spec.data, split) and (rows := self.rows(split))
+        }
+
     # -- model -----------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -98,9 +137,14 @@ class Workbench:
             self._loaded[precision] = load_model(self.found, precision)
         return self._loaded[precision]
 
-    def forget_model(self) -> None:
-        """Drop the loaded model, so that the next use starts from the untouched base."""
-        self._loaded.clear()
+    def generator(self) -> Generator:
+        """Return what writes answers with the base model, in the precision of `generation`."""
+        model = self.model(self.spec.generation.precision)
+        return Generator(model.model, self.renderer.tokenizer, self.renderer.end_ids)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.from_spec(self.spec.generation)
 
     # -- metric ----------------------------------------------------------------------------------------------------
 
@@ -111,6 +155,10 @@ class Workbench:
     @cached_property
     def metric_context(self) -> MetricContext:
         return MetricContext(schema=self.task.schema, labels=self.spec.labels, facts=self.spec.facts)
+
+    def mean_score(self, answers: Sequence[Answer], items: Sequence[Item]) -> float:
+        """Return the mean score of answers, as the task counts."""
+        return mean_score(score_answers(items, answers, self.metric, self.metric_context))
 
     # -- documents -------------------------------------------------------------------------------------------------
 
@@ -124,7 +172,7 @@ class Workbench:
         name = self.spec.retrieval.embedding
         if name is None or self.spec.retrieval.method == "keyword":
             return None
-        return SentenceEmbedder(find_model(name, folder=self.task.folder, tell=self.tell).folder)
+        return SentenceEmbedder(find_model(name, folder=self.task.folder, tell=self.tell).folder, name=name)
 
     @cached_property
     def index(self) -> IndexResult:
@@ -151,6 +199,12 @@ class Workbench:
         retrieval = self.spec.retrieval
         index = open_index(self.index_folder)
         return index.search_many(queries, count or retrieval.passages, method=retrieval.method, embed=self.embedder)
+
+    def retriever(self, count: int | None = None) -> Passages | None:
+        """Return what finds passages for items; None when none are wanted, or the task has no documents."""
+        if count == 0 or self.spec.documents is None:
+            return None
+        return lambda items: self.passages([item.row.input for item in items], count)
 
     @cached_property
     def documents_key(self) -> str:
@@ -184,6 +238,3 @@ class Workbench:
     def base_key(self) -> dict[str, str]:
         """What every result depends on: the weights and the template."""
         return {"model": self.found.sha256, "template": self.renderer.key}
-
-
-PromptOf = Callable[[Row], Row]

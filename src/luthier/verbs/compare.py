@@ -1,0 +1,216 @@
+"""`luthier compare`: answer the test items with every system, and compare them paired, with intervals.
+
+What the systems need is made if it is not there yet: the index, the best prompt (on dev), the adapters. What was made
+before and would come out the same is taken from its run. The test items are read once, here.
+
+    result = compare("task.yaml"); result.verdict
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from luthier.adapters.base import load_adapter, remove_adapter
+from luthier.evaluation.comparison import compare_systems
+from luthier.evaluation.scoring import SystemRun, run_system, write_items
+from luthier.evaluation.sentences import headline
+from luthier.evaluation.systems import SYSTEMS, Item, System, SystemContext
+from luthier.ground.errors import BadInput
+from luthier.ground.events import Tell, silent
+from luthier.ground.results import CompareResult, PromptResult, TrainResult
+from luthier.ground.task import Task, load_task
+from luthier.machine.describe import environment
+from luthier.rows.compose import Prompt
+from luthier.verbs.prompt import chosen_prompt
+from luthier.verbs.runs import Run, open_run
+from luthier.verbs.train import train_system, trained
+from luthier.verbs.workbench import SPLITS, Workbench
+
+PROMPTED = {"prompt", "rag", "endpoint"}
+RETRIEVING = {"rag", "finetuned+rag"}
+FINETUNED = {"finetuned", "finetuned+rag"}
+
+
+def compare(task: Task | str | Path, *, out: str | Path | None = None, tell: Tell = silent) -> CompareResult:
+    """Compare the task's systems on its test items.
+
+    Args:
+        out: the run directory (default: a new one); gets `report.json` and `items.jsonl`.
+
+    Raises:
+        BadInput: there are no test items, or a named system cannot run on this task.
+        Refused: an adapter must be trained and the data check says that it would be meaningless.
+    """
+    task = task if isinstance(task, Task) else load_task(task)
+    bench = Workbench(task, tell)
+    names = system_names(task)
+    with open_run(task, "compare", out, tell) as run:
+        result = _compare(bench, names, run)
+        run.finish(result)
+    return result
+
+
+def system_names(task: Task) -> list[str]:
+    """Return the systems to run: those that the task names, or all that it can run.
+
+    Raises:
+        BadInput: a named system is not known, or needs what the task has not.
+    """
+    spec = task.spec
+    if not spec.compare.systems:
+        wanted = ["base"]
+        wanted += ["prompt"] if spec.data.dev else []
+        wanted += ["rag"] if spec.data.dev and spec.documents else []
+        wanted += ["finetuned"] if spec.data.train else []
+        wanted += ["finetuned+rag"] if spec.data.train and spec.documents else []
+        return wanted + (["endpoint"] if spec.endpoint else [])
+    for name in spec.compare.systems:
+        SYSTEMS.get(name)
+        needs = {
+            "data.dev": name in PROMPTED and not spec.data.dev,
+            "documents": name in RETRIEVING and not spec.documents,
+            "data.train": name in FINETUNED and not spec.data.train,
+            "endpoint": name == "endpoint" and not spec.endpoint,
+        }
+        lacking = [key for key, missing in needs.items() if missing]
+        if lacking:
+            raise BadInput(
+                f"the system {name} needs {' and '.join(lacking)}",
+                where=f"{task.path} (compare.systems)",
+                fix=f"set {lacking[0]}, or leave the system out",
+            )
+    return list(dict.fromkeys(spec.compare.systems))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What had to be there before the first answer."""
+
+    prompt: PromptResult | None
+    training: dict[str, TrainResult]
+    context: SystemContext
+
+
+def _compare(bench: Workbench, names: Sequence[str], run: Run) -> CompareResult:
+    started = time.perf_counter()
+    spec = bench.spec
+    if spec.data.test is None:
+        raise BadInput(
+            "the task names no test items, so nothing can be compared",
+            where=str(bench.task.path),
+            fix="set data.test to examples that nothing is trained or chosen on",
+        )
+    items = bench.items("test")
+    made = _make(bench, names)
+    runs = [_answers(bench, name, items, made, run) for name in names]
+    write_items(run.path / "items.jsonl", runs)
+    comparison = compare_systems(
+        runs,
+        bench.metric,
+        bench.metric_context,
+        confidence=spec.compare.confidence,
+        margin=spec.compare.margin,
+        seed=spec.compare.seed,
+    )
+    return CompareResult(
+        task=spec.name,
+        run=str(run.path),
+        metric=spec.metric,
+        model=spec.model,
+        n_test=len(items),
+        n_dev=len(bench.rows("dev")) if spec.data.dev else 0,
+        n_train=len(bench.rows("train")) if spec.data.train else 0,
+        sampled=_sampled(bench),
+        verdict=headline(
+            comparison.systems, comparison.contrasts, binary=bench.metric.binary, target=spec.compare.target
+        ),
+        systems=list(comparison.systems),
+        contrasts=list(comparison.contrasts),
+        items=str(run.path / "items.jsonl"),
+        examples=list(comparison.examples),
+        target=spec.compare.target,
+        margin=spec.compare.margin,
+        confidence=spec.compare.confidence,
+        has_documents=spec.documents is not None,
+        prompt=made.prompt,
+        training=made.training,
+        index=bench.index if RETRIEVING & set(names) else None,
+        check=bench.sheet,
+        provenance=bench.model(spec.generation.precision).provenance,
+        environment=environment(spec.compare.seed),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _make(bench: Workbench, names: Sequence[str]) -> _Made:
+    """Make, or find, the index, the prompt and the adapters that the systems need."""
+    spec = bench.spec
+    own = Prompt(bench.task.instruction)
+    result, best = chosen_prompt(bench) if PROMPTED & set(names) else (None, own)
+    counts = {"finetuned": 0, "finetuned+rag": spec.train.passages or spec.retrieval.passages}
+    training = {}
+    for name in names:
+        if name in FINETUNED:
+            training[name] = trained(bench, counts[name]) or train_system(bench, counts[name])
+    context = SystemContext(
+        generator=bench.generator(),
+        renderer=bench.renderer,
+        settings=bench.settings,
+        own_prompt=own,
+        best_prompt=best,
+        train_prompt=bench.train_prompt,
+        passages=bench.retriever(),
+        train_passages=bench.retriever(counts["finetuned+rag"]),
+        adapter=lambda name: _adapter(bench, Path(training[name].adapter)),
+        endpoint=spec.endpoint,
+    )
+    return _Made(result, training, context)
+
+
+@contextlib.contextmanager
+def _adapter(bench: Workbench, folder: Path) -> Iterator[None]:
+    model = bench.model(bench.spec.generation.precision).model
+    load_adapter(model, folder)
+    try:
+        yield
+    finally:
+        remove_adapter(model)
+
+
+def _answers(bench: Workbench, name: str, items: Sequence[Item], made: _Made, run: Run) -> SystemRun:
+    system = SYSTEMS.get(name)(made.context)
+    needs_dev = name in {"rag", "finetuned"} and "finetuned+rag" in made.training
+    dev_score = _dev_score(bench, system, run) if needs_dev else None
+    run.tell({"kind": "stage", "text": f"{system.title}: answering {len(items)} test items"})
+    training = made.training.get(name)
+    return run_system(
+        system,
+        items,
+        bench.metric,
+        bench.metric_context,
+        train_seconds=training.seconds if training else None,
+        dev_score=dev_score,
+        tell=run.tell,
+    )
+
+
+def _dev_score(bench: Workbench, system: System, run: Run) -> float | None:
+    """Score a rival on dev, where the choice between rivals is made."""
+    if bench.spec.data.dev is None:
+        return None
+    items = bench.items("dev")[: bench.spec.prompt.dev_items]
+    run.tell({"kind": "stage", "text": f"{system.title}: answering {len(items)} dev items"})
+    return bench.mean_score(system.answer(items, run.tell), items)
+
+
+def _sampled(bench: Workbench) -> str | None:
+    used = []
+    for split in SPLITS:
+        result = bench.read(split)
+        if result is not None and len(bench.rows(split)) < len(result.rows):
+            used.append(f"{len(bench.rows(split))} of {len(result.rows)} {split} rows")
+    return f"A sample was used: {', '.join(used)}." if used else None
