@@ -37,10 +37,9 @@ def _head(guess: Guess) -> Iterator[str]:
 
 def _data(guess: Guess) -> Iterator[str]:
     if guess.faults:
-        first = guess.faults[0]
-        yield from _comment(
-            f"{count_of(len(guess.faults), 'record', 'records')} could not be read; the first: {first.file}:{first.line}, {first.message}."
-        )
+        first, records = guess.faults[0], count_of(len(guess.faults), "record", "records")
+        where = f"{first.file}:{first.line}, {first.message}"
+        yield from _comment(f"{records} could not be read; the first: {where}.")
     if guess.left_out:
         yield from _comment(f"Not used: {', '.join(guess.left_out[:8])}{' …' if len(guess.left_out) > 8 else ''}.")
     if not guess.data:

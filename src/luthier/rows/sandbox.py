@@ -30,6 +30,7 @@ Job = tuple[Sequence[Mapping[str, str]], bool]  # messages, add_generation_promp
 
 _START_S = 60.0  # a busy machine may start a process slowly
 _WAIT_S = 60.0  # wall clock; the child's own limit is processor time
+_PASSED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")  # no keys or tokens reach a template's process
 _CHILD = Path(__file__).with_name("sandbox_child.py")
 
 _SENTENCES = {
@@ -138,7 +139,7 @@ def _living_child() -> _Child:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={"PATH": os.defpath, "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "PYTHONUTF8": "1"},
+        env={name: os.environ[name] for name in _PASSED if name in os.environ} | {"PYTHONUTF8": "1"},
         start_new_session=True,
     )
     child = _Child(process, os.getpid())

@@ -73,10 +73,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair; end of input ends this process
     templates: dict[str, jinja2.Template] = {}
-    base_bytes = _virtual_bytes()
     print("ready", flush=True)
     for line in sys.stdin:
-        with _memory(base_bytes + MEMORY_BYTES + 24 * len(line)):
+        with _memory(_virtual_bytes() + MEMORY_BYTES + 24 * len(line)):
             answer = _answer(line, templates)
         print(json.dumps(answer), flush=True)
 

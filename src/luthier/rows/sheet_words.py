@@ -80,7 +80,8 @@ def _too_long(sheets: Mapping[str, SplitSheet], on_long: str, max_length: int) -
 def _leaked(overlap: Mapping[str, Duplicates]) -> Iterator[str]:
     found = overlap.get("train/test")
     if found and found.exact:
-        yield f"{count_of(found.exact, 'test item stands', 'test items stand')} word for word in train; remove from train"
+        stand = count_of(found.exact, "test item stands", "test items stand")
+        yield f"{stand} word for word in train; remove from train"
 
 
 def _missing_splits(sheets: Mapping[str, SplitSheet]) -> Iterator[str]:
@@ -89,7 +90,8 @@ def _missing_splits(sheets: Mapping[str, SplitSheet]) -> Iterator[str]:
     if "test" not in sheets:
         yield "there is no test split, so nothing can be compared; set data.test"
     elif (count := len(sheets["test"].rows)) < FEW_TEST_ITEMS:
-        yield f"test: {count_of(count, 'item is', 'items are')} few; most differences will not be seen below {FEW_TEST_ITEMS}"
+        few = count_of(count, "item is", "items are")
+        yield f"test: {few} few; most differences will not be seen below {FEW_TEST_ITEMS}"
     for name in ("dev", "test"):
         if name in sheets and any(row.messages is None for row in sheets[name].rows):
             yield f"{name}: rows of raw text have no answer to compare with"
