@@ -228,7 +228,9 @@ def test_facts_stand_in_the_documents(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", records)
     guess = guess_task(tmp_path)
     assert guess.facts == ("part",) and settle(guess).spec.facts == ("part",)
-    assert guess_facts([("P-13", {"part": "P-13"})] * 9, "P-13") == ()
+    text, asked_too = " ".join(f"P-{n}" for n in range(99)), [(f"P-{n}", {"part": f"P-{n}"}) for n in range(10, 40)]
+    assert guess_facts([("?", answer) for _, answer in asked_too], text) == ("part",)
+    assert guess_facts(asked_too, text) == ()
 
 
 def test_what_was_there_is_never_written_over(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ ATTACKS = {
         "{% set n = namespace(l=[1]) %}{% for i in range(60) %}{% set n.l = [n.l, n.l] %}{% endfor %}{{ n.l }}"
     ),
     "long_output": "{% for i in range(99999) %}{{ 'abcdefghijklmnopqrstuvwxyz' * 4000 }}{% endfor %}",
+    "output": "{% for i in range(300) %}{{ 'x' * 10000 }}{% endfor %}",
     "wide_format": "{{ '%200000000d' | format(1) }}",
     "wide_justify": "{{ 'x'.ljust(500000000) }}",
     "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",

@@ -151,7 +151,7 @@ def _lines_of_elements(raw: bytes, depth: int) -> list[int]:
             level -= 1
         elif token == b"," and inside and level == depth:
             waiting = True
-        data_next = level == 1 and (token == b'"data"')
+        data_next = token == b'"data"'
     return lines
 
 
