@@ -87,7 +87,7 @@ def test_the_same_question_with_another_answer_is_near_and_a_conflict() -> None:
     ]
     assert (within(rows).exact, within(rows).near) == (1, 1)
     assert [(pair.a, pair.b) for pair in conflicts(rows)] == [("t:1", "t:2"), ("t:1", "t:3")]
-    assert conflicts([row("1", same, "Yes"), row("2", same, " yes")]) == []
+    assert conflicts([row("1", "x", "Yes"), row("2", "x", " yes")]) == []
     other_system = [row("1", "x", "yes", system="a"), row("2", "x", "no", system="b")]
     assert conflicts(other_system) == []
 
