@@ -48,6 +48,7 @@ class _State:
     base: dict[str, Tensor]
     masters: dict[str, nn.Parameter]
     rounded: dict[str, int] = field(default_factory=dict)  # version of each master that the weights were rounded from
+    is_stale: bool = False  # a gradient has come since the weights were rounded, so masters may change unseen
     hooks: list[RemovableHandle] = field(default_factory=list)
     trained: dict[str, Tensor] = field(default_factory=dict)  # what was trained, while it is switched off
     is_on: bool = True
@@ -70,7 +71,7 @@ class _Full:
             master = state.masters[name]
             if master is not weight:
                 state.rounded[name] = master._version
-                state.hooks.append(weight.register_post_accumulate_grad_hook(_hand_on(master)))
+                state.hooks.append(weight.register_post_accumulate_grad_hook(_hand_on(master, state)))
         if state.hooks:
             for module in dict.fromkeys((model, model.base_model)):
                 state.hooks.append(module.register_forward_pre_hook(_round_before(model)))
@@ -138,7 +139,7 @@ def _master_of(weight: nn.Parameter) -> nn.Parameter:
     return weight if weight.dtype == torch.float32 else nn.Parameter(weight.detach().to(torch.float32))
 
 
-def _hand_on(master: nn.Parameter) -> Callable[[Tensor], None]:
+def _hand_on(master: nn.Parameter, state: _State) -> Callable[[Tensor], None]:
     """Return a hook that moves a weight's complete gradient to its master, adding in float32."""
 
     def hand_on(weight: Tensor) -> None:
@@ -147,6 +148,7 @@ def _hand_on(master: nn.Parameter) -> Callable[[Tensor], None]:
         gradient = weight.grad.to(torch.float32)
         master.grad = gradient if master.grad is None else master.grad.add_(gradient)
         weight.grad = None
+        state.is_stale = True
 
     return hand_on
 
@@ -164,13 +166,18 @@ def _round_before(model: PreTrainedModel) -> Callable[..., None]:
 
 
 def _round(model: PreTrainedModel, state: _State) -> None:
-    """Round the masters that have changed (an optimizer changes them in place) into the model's weights."""
+    """Round the masters that may have changed into the model's weights.
+
+    In-place changes are seen by a tensor's version, except those of fused optimizers; but these change only what has a
+    gradient, so everything is rounded anew from the first gradient until all gradients are gone.
+    """
     with torch.no_grad():
         for name, weight in model.named_parameters():
             master = state.masters[name]
-            if master is not weight and state.rounded.get(name) != master._version:
+            if master is not weight and (state.is_stale or state.rounded[name] != master._version):
                 weight.copy_(master)
                 state.rounded[name] = master._version
+    state.is_stale = any(master.grad is not None for master in state.masters.values())
 
 
 def _copy(model: PreTrainedModel, values: dict[str, Tensor]) -> None:

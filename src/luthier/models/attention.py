@@ -176,8 +176,9 @@ class _Bucketed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_THD: Tensor) -> tuple[Tensor | None, ...]:
         kv_heads, parts = ctx.kv_heads, []
+        saved = ctx.saved_tensors  # once: gradient checkpointing allows no second look
         for n, bucket in enumerate(ctx.layout.buckets):
-            q, k, v, weights = ctx.saved_tensors[4 * n : 4 * n + 4]
+            q, k, v, weights = saved[4 * n : 4 * n + 4]
             grad = _fold(grad_THD, bucket, kv_heads, without_padding=ctx.layout)
             grad_v = torch.bmm(weights.transpose(1, 2), grad)
             grad_weights = torch.bmm(grad, v.transpose(1, 2))

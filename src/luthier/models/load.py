@@ -86,7 +86,6 @@ def _read_weights(found: Found, dtype: torch.dtype) -> PreTrainedModel:
             model, report = AutoModelForCausalLM.from_pretrained(
                 str(found.folder),
                 dtype=dtype,
-                attn_implementation="sdpa",
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,

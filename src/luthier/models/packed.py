@@ -25,6 +25,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from luthier.ground.errors import BadInput
 from luthier.models.attention import pack_attention, plain_attention
+from luthier.models.quiet import no_progress_bars
 
 NAME = "luthier_packed"
 _calls: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("packed_attention_calls", default=None)
@@ -45,6 +46,8 @@ def hidden_states(model: PreTrainedModel, ids_T: Tensor, positions_T: Tensor, le
     install_packed_attention(model)
     _check_lengths(ids_T, lengths)
     mask = torch.tensor(list(lengths), dtype=torch.int64, device=ids_T.device).view(1, 1, 1, -1)
+    if model.config._attn_implementation != NAME:
+        _refuse_leaks(model, 0)
     calls = [0]
     token = _calls.set(calls)
     try:
@@ -69,9 +72,13 @@ def logits_at(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
 
 
 def install_packed_attention(model: PreTrainedModel) -> None:
-    """Make the model ask this file for its attention; ordinary calls go on as with `sdpa`. Harmless when repeated."""
+    """Make the model ask this file for its attention; ordinary calls go on as with `sdpa`. Harmless when repeated.
+
+    A model that does not follow the attention interface stays as it is; `hidden_states` refuses it.
+    """
     if model.config._attn_implementation != NAME:
-        model.set_attn_implementation(NAME)
+        with no_progress_bars():  # a model that cannot is refused by us, not warned about
+            model.set_attn_implementation(NAME)
 
 
 def attention_forward(
