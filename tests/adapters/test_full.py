@@ -154,7 +154,7 @@ def test_what_is_switched_off_is_not_saved(make_model: MakeModel, tmp_path: Path
 def test_kinds_are_registered_by_name() -> None:
     assert {"full", "lora"} <= set(ADAPTERS.names())
     assert get_kind("full") is FULL
-    with pytest.raises(BadInput, match='no adapter kind called "lorra".*lora'):
+    with pytest.raises(BadInput, match=r'no adapter kind called "lorra".*lora'):
         get_kind("lorra")
 
 

@@ -82,16 +82,16 @@ def test_what_we_save_answers_the_same_in_plain_peft(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"r": 4, "lora_alpha": 10, "target_modules": "all-linear"},
-        {"r": 4, "lora_alpha": 10, "target_modules": ["q_proj", "up_proj"], "use_rslora": True},
-        {"r": 4, "lora_alpha": 10, "target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 2, "layers.1.self_attn.q_proj": 3}},
-        {"r": 4, "lora_alpha": 10, "target_modules": ["q_proj", "v_proj"], "alpha_pattern": {"v_proj": 3}, "use_rslora": True},
+        {"target_modules": "all-linear"},
+        {"target_modules": ["q_proj", "up_proj"], "use_rslora": True},
+        {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 2, "layers.1.self_attn.q_proj": 3}},
+        {"target_modules": ["q_proj", "v_proj"], "alpha_pattern": {"v_proj": 3}, "use_rslora": True},
     ],
-)  # fmt: skip
+)
 def test_what_peft_saves_answers_the_same_here(
     make_model: MakeModel, ids_BT: Tensor, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    theirs = get_peft_model(make_model(), LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
+    theirs = get_peft_model(make_model(), LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=10, **settings)).eval()
     shake([weight for name, weight in theirs.named_parameters() if "lora_" in name])
     theirs.save_pretrained(tmp_path / "adapter")
     ours = make_model()

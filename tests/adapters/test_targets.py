@@ -46,7 +46,7 @@ def test_the_output_head_is_not_offered(make_model: MakeModel) -> None:
 
 
 def test_a_model_without_linear_layers_is_told(make_model: MakeModel) -> None:
-    with pytest.raises(BadInput, match="GPT2LMHeadModel has no nn.Linear"):
+    with pytest.raises(BadInput, match=r"GPT2LMHeadModel has no nn\.Linear"):
         choose_targets(make_model("gpt2"), "all-linear")
 
 

@@ -34,7 +34,7 @@ def write_tiny_gguf(path: Path) -> Path:
     for add, value in (
         (writer.add_block_count, 2), (writer.add_context_length, 128), (writer.add_embedding_length, size),
         (writer.add_feed_forward_length, inner), (writer.add_head_count, heads), (writer.add_head_count_kv, kv_heads),
-        (writer.add_layer_norm_rms_eps, 1e-5), (writer.add_rope_freq_base, 10000.0), (writer.add_vocab_size, vocabulary),
+        (writer.add_layer_norm_rms_eps, 1e-5), (writer.add_rope_freq_base, 1e4), (writer.add_vocab_size, vocabulary),
         (writer.add_rope_dimension_count, size // heads), (writer.add_tokenizer_model, "gpt2"),
         (writer.add_bos_token_id, 1), (writer.add_eos_token_id, 2), (writer.add_pad_token_id, 0),
         (writer.add_license, "mit"), (writer.add_chat_template, "{{ messages[0]['content'] }}"),

@@ -80,7 +80,7 @@ def tensor_headers(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def _refuse_stray_links(folder: Path, links_into: Path | None) -> None:
     allowed = [folder.resolve(), *([links_into.resolve()] if links_into else [])]
-    for entry in folder.iterdir():
+    for entry in (*folder.iterdir(), *folder.glob("*/*")):
         real = entry.resolve()
         if not any(real.is_relative_to(home) for home in allowed):
             raise Refused(

@@ -51,6 +51,13 @@ def load_tokenizer(found: Found) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def stop_ids(found: Found) -> list[int]:
+    """Return the ids at which the model's own generation settings stop, if it has any."""
+    path = found.folder / "generation_config.json"
+    ids = read_json_file(path).get("eos_token_id") if path.is_file() else None
+    return [value for value in (ids if isinstance(ids, list) else [ids]) if isinstance(value, int)]
+
+
 def load_model(found: Found, precision: Precision) -> LoadedModel:
     """Return the model in bfloat16 or float32, frozen and in evaluation mode.
 
