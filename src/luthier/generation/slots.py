@@ -42,7 +42,10 @@ class Shared:
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
-    """One layer: values [B, H, room, D], and keys [B, H, D, room], so that the product with queries needs no copy."""
+    """One layer's own tokens: keys and values [B, H, room, D].
+
+    On a CPU they are kept in float32: its batched products read a float32 view where it lies, but copy a bfloat16 one.
+    """
 
     is_sliding = False
 
@@ -55,10 +58,11 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        rows, heads, _, key_width = key_states.shape
+        dtype = torch.float32 if key_states.device.type == "cpu" else key_states.dtype
+        rows, heads = key_states.shape[:2]
         self.rows = rows
-        self.keys = key_states.new_empty(rows, heads, key_width, self.room)
-        self.values = value_states.new_empty(rows, heads, self.room, value_states.shape[-1])
+        self.keys = key_states.new_empty(rows, heads, self.room, key_states.shape[-1], dtype=dtype)
+        self.values = value_states.new_empty(rows, heads, self.room, value_states.shape[-1], dtype=dtype)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -69,17 +73,17 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         if end > self.room:
             self._grow(end)
         keys, values = self._own()
-        keys[: self.rows, ..., self.length : end] = key_states.transpose(-1, -2)
+        keys[: self.rows, :, self.length : end] = key_states
         values[: self.rows, :, self.length : end] = value_states
         self.length = end
-        return keys[: self.rows, ..., :end], values[: self.rows, :, :end]
+        return keys[: self.rows, :, :end], values[: self.rows, :, :end]
 
     def select(self, order: Sequence[int]) -> None:
         """Let row `j` be what row `order[j]` was, where `order[j] >= j`; rows beyond are forgotten."""
         keys, values = self._own()
         for new, old in enumerate(order):
             if new != old:
-                keys[new, ..., : self.length] = keys[old, ..., : self.length]
+                keys[new, :, : self.length] = keys[old, :, : self.length]
                 values[new, :, : self.length] = values[old, :, : self.length]
         self.rows = len(order)
 
@@ -97,12 +101,13 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         return self.keys, self.values
 
     def _grow(self, needed: int) -> None:
-        keys, values = self._own()
         self.room = max(needed, int(self.room * GROWTH))
-        self.keys = keys.new_empty(self.rows, *keys.shape[1:3], self.room)
-        self.values = values.new_empty(self.rows, values.shape[1], self.room, values.shape[3])
-        self.keys[..., : self.length] = keys[: self.rows, ..., : self.length]
-        self.values[:, :, : self.length] = values[: self.rows, :, : self.length]
+        self.keys, self.values = (self._roomier(old) for old in self._own())
+
+    def _roomier(self, old: Tensor) -> Tensor:
+        new = old.new_empty(self.rows, old.shape[1], self.room, old.shape[3])
+        new[:, :, : self.length] = old[: self.rows, :, : self.length]
+        return new
 
 
 class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
@@ -124,12 +129,13 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
         for slot in self.slots:
             slot.select(order)
 
-    def share(self, ids: Sequence[int]) -> Shared:
+    def share(self, ids: Sequence[int], dtype: torch.dtype) -> Shared:
         """Return what the only row holds, as a prefix for others."""
         layers = []
         for slot in self.slots:
             keys, values = slot._own()
-            layers.append((keys[0, ..., : slot.length].contiguous(), values[0, :, : slot.length].contiguous()))
+            keys_HPD, values_HPD = keys[0, :, : slot.length].to(dtype), values[0, :, : slot.length].to(dtype)
+            layers.append((keys_HPD.transpose(1, 2).contiguous(), values_HPD.contiguous()))
         return Shared(tuple(ids), tuple(layers))
 
 
@@ -174,7 +180,7 @@ def attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of queries [B, Hq, T, D] to the prefix and to the rows' own keys [B, H, D, K] and values [B, H, K, D].
+    """Attention of queries [B, Hq, T, D] to the prefix and to the rows' own keys and values [B, H, K, D].
 
     `attention_mask` [B or 1, 1, T, K] is added to the scores of own tokens; every query sees the whole prefix.
     Returns [B, T, Hq, D].
@@ -186,13 +192,13 @@ def attend(
     heads = key.shape[1]
     group = query_heads // heads
     query = (query * (width**-0.5 if scaling is None else scaling)).reshape(rows, heads, group * length, width)
-    own = torch.matmul(query, key)
+    own = torch.matmul(query.to(key.dtype), key.transpose(-1, -2))
     if attention_mask is not None:
         masked = own.view(rows, heads, group, length, -1) + attention_mask.unsqueeze(2)
         own = masked.view(rows, heads, group * length, -1)
     prefix = _current.get().written.prefix
     mixed = _mix(own, value) if prefix is None else _mix_with_prefix(query, own, value, *prefix)
-    return mixed.view(rows, query_heads, length, -1).transpose(1, 2).contiguous(), None
+    return mixed.to(query.dtype).view(rows, query_heads, length, -1).transpose(1, 2).contiguous(), None
 
 
 def _mix(own: Tensor, value: Tensor) -> Tensor:
@@ -207,9 +213,10 @@ def _mix_with_prefix(query: Tensor, own: Tensor, value: Tensor, keys_HDP: Tensor
     scores = torch.matmul(flat, keys_HDP).view(heads, rows, queries, prefix_length).transpose(0, 1)
     weights = torch.softmax(torch.cat([scores, own], dim=-1), dim=-1)
     from_own = torch.matmul(weights[..., prefix_length:], value)
-    flat = weights[..., :prefix_length].transpose(0, 1).reshape(heads, rows * queries, prefix_length)
-    from_prefix = torch.matmul(flat, values_HPD).view(heads, rows, queries, -1).transpose(0, 1)
-    return from_own + from_prefix
+    to_prefix = query.new_empty(heads, rows, queries, prefix_length)
+    to_prefix.copy_(weights[..., :prefix_length].transpose(0, 1))
+    from_prefix = torch.matmul(to_prefix.view(heads, rows * queries, prefix_length), values_HPD)
+    return from_own + from_prefix.view(heads, rows, queries, -1).transpose(0, 1)
 
 
 class NotSharable(Exception):

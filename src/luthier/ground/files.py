@@ -110,6 +110,14 @@ def sweep_drafts(folder: Path) -> int:
     return len(drafts)
 
 
+def expanded(name: str | Path) -> Path:
+    """Return the path with a leading `~` put out; a `~name` that is nobody's home stands for itself."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from luthier.ground.errors import BadInput, nearest
+from luthier.ground.files import expanded
 from luthier.ground.hashes import key_of, sha256_file
 from luthier.ground.spec import TaskSpec
 
@@ -48,7 +49,7 @@ class Task:
 
     def resolve(self, name: str) -> Path:
         """Return the path of a file that the task names."""
-        return (self.folder / Path(name).expanduser()).resolve()
+        return (self.folder / expanded(name)).resolve()
 
     @property
     def instruction(self) -> str:
@@ -97,7 +98,7 @@ def load_task(path: str | Path, overrides: Sequence[str] = ()) -> Task:
     Raises:
         BadInput: the file cannot be read, or has faults; the sentence lists all of them with their places.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     values, lines = _read(path)
     places = dict(lines)
     for override in overrides:
@@ -280,7 +281,7 @@ def _missing_files(values: dict[str, Any], places: dict[Place, int], path: Path)
             if not name.startswith("file:"):
                 continue
             name = name.removeprefix("file:").strip()
-        full = path.parent / Path(name).expanduser()
+        full = path.parent / expanded(name)
         folder = place == ("documents",)
         if not (full.is_dir() if folder else full.exists()):
             kind = "folder" if folder else "file"

@@ -18,7 +18,7 @@ from typing import Any
 
 from luthier.ground.errors import BadInput, LuthierError, nearest
 from luthier.ground.events import Tell, silent
-from luthier.ground.files import write_json
+from luthier.ground.files import expanded, write_json
 from luthier.ground.hashes import sha256_file
 from luthier.models.cache import cached_folder
 from luthier.models.convert import convert_gguf, gguf_facts
@@ -65,7 +65,7 @@ def find_model(name: str, *, folder: Path | None = None, tell: Tell = silent) ->
     Raises:
         BadInput: there is no such model, or it cannot be had now. Refused: it would need a pickle or code of its own.
     """
-    path = ((folder or Path()) / Path(name).expanduser()).absolute()
+    path = ((folder or Path()) / expanded(name)).absolute()
     if name in PRESETS:
         return _find_preset(PRESETS[name], tell)
     if path.is_file():

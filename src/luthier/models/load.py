@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from luthier.ground.errors import BadInput
 from luthier.ground.results import Provenance
 from luthier.models.find import Found
+from luthier.models.folder import read_json_file
 from luthier.models.packed import install_packed_attention
 from luthier.models.quiet import no_progress_bars
 

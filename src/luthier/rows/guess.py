@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.ground.errors import BadInput
-from luthier.ground.files import write_whole
+from luthier.ground.files import expanded, write_whole
 from luthier.ground.results import Fault
 from luthier.ground.strict_json import dump_json
 from luthier.rows.guess_answers import (
@@ -83,7 +83,7 @@ def guess_task(folder: Path) -> Guess:
     Raises:
         BadInput: there is no such folder, or it holds neither examples nor documents.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     only = folder if folder.is_file() else None
     folder = (folder.parent if only else folder).resolve()
     if not folder.is_dir():

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from luthier.ground.files import expanded
 from luthier.ground.results import Fault
 from luthier.rows.records import Notice, Record, read_records
 from luthier.rows.shapes import ShapeFault, row_of, shape_of
@@ -97,4 +98,4 @@ def _records(source: str, folder: Path) -> Iterable[Record | Notice]:
         from luthier.rows.hub import read_hub  # here, since `datasets` takes seconds to import
 
         return read_hub(source.removeprefix(HUB))
-    return read_records((folder / Path(source).expanduser()).resolve(), source)
+    return read_records((folder / expanded(source)).resolve(), source)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from luthier.advice.rules import advise as advise_on
 from luthier.ground.events import Tell, silent
+from luthier.ground.files import expanded
 from luthier.ground.results import AdviceResult, CheckResult, CompareResult
 from luthier.ground.task import Task, load_task
 from luthier.verbs.runs import find_run, read_run
@@ -38,7 +39,7 @@ def advise(task: Task | str | Path, *, run: str | Path | None = None, tell: Tell
 def evidence(task: Task, run: str | Path | None) -> CompareResult | None:
     """Return the result of the named compare run, or of the task's newest, or None."""
     if run is not None:
-        return read_run(Path(run).expanduser().resolve(), CompareResult, "compare")
+        return read_run(expanded(run).resolve(), CompareResult, "compare")
     found = find_run(task, "compare", CompareResult)
     return found[1] if found else None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
+from luthier.ground.files import expanded
 from luthier.ground.results import ReportResult
 from luthier.ground.task import Task, load_task
 from luthier.reports.page import write_page
@@ -33,5 +34,5 @@ def report(
         raise BadInput(
             "nothing has been compared yet", where=str(task.path), fix=f"run `luthier compare {task.path.name}` first"
         )
-    page = Path(out).expanduser().resolve() if out is not None else Path(result.run) / "report.html"
+    page = expanded(out).resolve() if out is not None else Path(result.run) / "report.html"
     return write_page(page, result, advise(task, run=run, tell=tell))

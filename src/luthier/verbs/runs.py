@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, both, event_log
-from luthier.ground.files import sweep_drafts, write_json, write_whole
+from luthier.ground.files import expanded, sweep_drafts, write_json, write_whole
 from luthier.ground.locks import folder_lock
 from luthier.ground.task import Task
 
@@ -55,7 +55,7 @@ def open_run(task: Task, verb: str, out: str | Path | None, tell: Tell, *, key: 
     Raises:
         BadInput: another process works in the directory, or it cannot be written.
     """
-    path = Path(out).expanduser().resolve() if out is not None else _next(runs_folder(task), verb)
+    path = expanded(out).resolve() if out is not None else _next(runs_folder(task), verb)
     with _writable(path), folder_lock(path):
         sweep_drafts(path)
         write_json(

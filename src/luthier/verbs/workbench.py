@@ -26,7 +26,7 @@ from luthier.ground.hashes import key_of
 from luthier.ground.results import CheckResult, IndexResult, Passage
 from luthier.ground.task import Task
 from luthier.models.find import Found, find_model
-from luthier.models.load import LoadedModel, load_model, load_tokenizer
+from luthier.models.load import LoadedModel, load_model, load_tokenizer, stop_ids
 from luthier.retrieval.embed import Embedder, SentenceEmbedder
 from luthier.retrieval.index import build_index
 from luthier.retrieval.search import open_index
@@ -127,7 +127,7 @@ class Workbench:
     @cached_property
     def renderer(self) -> Renderer:
         """The one render function that the check, training and generation share."""
-        return Renderer(load_tokenizer(self.found))
+        return Renderer(load_tokenizer(self.found), stop_ids=stop_ids(self.found))
 
     def model(self, precision: Literal["bf16", "fp32"]) -> LoadedModel:
         """Return the base model in a precision; loaded once."""
