@@ -10,7 +10,9 @@ import torch
 from tiny_training import tiny_model, tiny_objective, tiny_rows, tiny_run, tiny_spec, trainable_of
 from torch import Tensor, nn
 
+from luthier.adapters.base import get_kind
 from luthier.ground.errors import Refused
+from luthier.ground.spec import AdapterSpec
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.packing import one_pack, pack_rows
 from luthier.rows.types import Encoded, Pack
@@ -143,6 +145,34 @@ def test_autocast_trains_float32_masters() -> None:
     assert outcome.loss_sum != exact.loss_sum, "the arithmetic was another"
     assert outcome.loss_sum == pytest.approx(exact.loss_sum, rel=2e-2)
     assert outcome.grad_norm == pytest.approx(exact.grad_norm, rel=1e-1)
+
+
+def test_full_training_in_bfloat16_moves_the_very_weights_that_answer() -> None:
+    model, rows, spec = tiny_model().bfloat16(), tiny_rows(6), AdapterSpec(kind="full")
+    kind = get_kind("full")
+    kind.inject(model, spec, seed=0)
+    try:
+        step = TorchStep(model, tiny_objective(), kind.trainable(model), tiny_spec(), torch.bfloat16)
+        losses = [step.run([one_pack(rows)], 1e-2).loss_sum for _ in range(4)]
+        step.evaluate([one_pack(rows)])
+        for name, master in kind.trainable(model).items():
+            assert torch.equal(model.get_parameter(name), master.bfloat16()), name
+    finally:
+        kind.remove(model)
+    assert losses[3] < losses[2] < losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("base", [torch.float32, torch.bfloat16])
+def test_lora_trains_in_bfloat16_on_any_base(base: torch.dtype) -> None:
+    model, rows = tiny_model().to(base).requires_grad_(False), tiny_rows(6)
+    kind = get_kind("lora")
+    kind.inject(model, AdapterSpec(rank=2), seed=0)
+    try:
+        step = TorchStep(model, tiny_objective(), kind.trainable(model), tiny_spec(), torch.bfloat16)
+        losses = [step.run([one_pack(rows)], 1e-2).loss_sum for _ in range(4)]
+    finally:
+        kind.remove(model)
+    assert losses[3] < losses[2] < losses[1] < losses[0]
 
 
 def test_single_rows_undo_a_pack() -> None:

@@ -77,7 +77,7 @@ def train_rows(
         fingerprint: what else decides the run (model, tokenizer, template); a resumed run must have the same.
         autocast: compute in this dtype if the model's weights are of another (float32 masters).
         score_dev: the task's own score of the model as it stands, higher is better; it then chooses the checkpoint.
-        deadline_s: stop after the step at which the run's own seconds reach this.
+        deadline_s: stop when one more step would take the run's own seconds beyond this.
         pack_tokens: most tokens that are computed at once; decides memory, not the result.
         resume: go on from the newest whole checkpoint; an empty run directory is begun.
         resume_command: what a person types to go on, for the sentence of an interruption.
@@ -189,7 +189,7 @@ class _Training:
                 self._take_step(self._plan[progress.step])
             except Refused as refusal:
                 raise self._with_last_good_state(refusal) from refusal
-            late = deadline_s is not None and progress.seconds >= deadline_s
+            late = deadline_s is not None and progress.seconds + progress.seconds_per_step > deadline_s
             improved = self._evaluate() if late or self._is_due(self._spec.eval_every) else False
             progress.stopped = self._reason_to_stop(late)
             stopping = bool(progress.stopped or wish.signal_number)

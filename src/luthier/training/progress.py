@@ -69,6 +69,11 @@ class Progress:
         """Real tokens per second of the steps alone; evaluations and saving are not in it."""
         return self.tokens / self.step_seconds if self.step_seconds else 0.0
 
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean seconds of a step so far."""
+        return self.step_seconds / self.step if self.step else 0.0
+
     def loss_since(self, step: int) -> float:
         """Return the loss per target token of all steps after `step`."""
         before = self.history[step - 1].target_tokens if step else 0

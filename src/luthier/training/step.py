@@ -17,6 +17,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from luthier.ground.errors import BadInput, Refused
 from luthier.ground.spec import TrainSpec
@@ -98,6 +99,7 @@ class TorchStep:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
+        increment_version(self._trainable.values())  # the fused AdamW does not, and who copies weights asks for it
         self._optimizer.zero_grad(set_to_none=True)
         return StepOutcome(loss_sum, count, grad_norm)
 
