@@ -12,6 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,119 +116,112 @@ def train_rows(
         return training.finish()
 
 
+@dataclass
 class _Training:
     """One run under its lock."""
 
-    def __init__(
-        self,
-        *,
-        model: nn.Module,
-        step: Step,
-        train: Sequence[Encoded],
-        dev: Sequence[Encoded],
-        spec: TrainSpec,
-        run: Path,
-        trainable: Mapping[str, nn.Parameter],
-        save_adapter: Callable[[Path], None],
-        fingerprint: Mapping[str, Any],
-        score_dev: Callable[[], float] | None,
-        pack_tokens: int,
-        tell: Tell,
-        peak: PeakMemory,
-    ) -> None:
-        self._model, self._step = model, step
-        self._train, self._dev = train, dev
-        self._spec, self._run = spec, run
-        self._trainable, self._save_adapter, self._fingerprint = trainable, save_adapter, fingerprint
-        self._score_dev, self._pack_tokens = score_dev, pack_tokens
-        self._tell, self._peak = tell, peak
-        lengths = [len(row) for row in train]
-        self._plan = plan_steps(lengths, spec)
-        self._planned_tokens = sum(lengths[row] for planned in self._plan for row in planned.rows)
-        self._progress = Progress()
-        self._saved_step: int | None = None
-        self._started = time.perf_counter()
+    model: nn.Module
+    step: Step
+    train: Sequence[Encoded]
+    dev: Sequence[Encoded]
+    spec: TrainSpec
+    run: Path
+    trainable: Mapping[str, nn.Parameter]
+    save_adapter: Callable[[Path], None]
+    fingerprint: Mapping[str, Any]
+    score_dev: Callable[[], float] | None
+    pack_tokens: int
+    tell: Tell
+    peak: PeakMemory
+
+    def __post_init__(self) -> None:
+        lengths = [len(row) for row in self.train]
+        self.plan = plan_steps(lengths, self.spec)
+        self.planned_tokens = sum(lengths[row] for planned in self.plan for row in planned.rows)
+        self.progress = Progress()
+        self.saved_step: int | None = None
+        self.started = time.perf_counter()
 
     # -- beginning -------------------------------------------------------------------------------------------------
 
     def begin(self, resume: bool) -> None:
         """Start afresh, or from the newest whole checkpoint."""
-        if not resume and saved_steps(self._run):
+        if not resume and saved_steps(self.run):
             raise BadInput(
                 "this folder holds the checkpoints of a run",
-                where=str(self._run),
+                where=str(self.run),
                 fix="add --resume, or choose another --out",
             )
-        checkpoint = latest_valid(self._run, self._tell) if resume else None
+        checkpoint = latest_valid(self.run, self.tell) if resume else None
         if checkpoint is None:
-            torch.manual_seed(derived_seed(self._spec.seed, "training"))
+            torch.manual_seed(derived_seed(self.spec.seed, "training"))
         else:
             self._restore(checkpoint)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        refuse_changes(checkpoint.state["fingerprint"], self._fingerprint, str(self._run))
+        refuse_changes(checkpoint.state["fingerprint"], self.fingerprint, str(self.run))
         tensors = checkpoint.tensors()
-        self._step.restore(tensors)
+        self.step.restore(tensors)
         restore_random(tensors)
-        self._progress = Progress.from_json(checkpoint.state["progress"])
-        if self._progress.stopped == "time":
-            self._progress.stopped = ""
-        self._saved_step = checkpoint.step
-        self._started -= self._progress.seconds
-        for later in [step for step in saved_steps(self._run) if step > checkpoint.step]:
-            discard(folder_of(self._run, later))  # damaged: it was told of, and its place is needed
-        retain(self._run, self._spec.keep, self._progress.best_step)  # a kill may have come between saving and this
-        self._tell({"kind": "resume", "step": checkpoint.step, "total": len(self._plan), "path": str(checkpoint.path)})
+        self.progress = Progress.from_json(checkpoint.state["progress"])
+        if self.progress.stopped == "time":
+            self.progress.stopped = ""
+        self.saved_step = checkpoint.step
+        self.started -= self.progress.seconds
+        for later in [step for step in saved_steps(self.run) if step > checkpoint.step]:
+            discard(folder_of(self.run, later))  # damaged: it was told of, and its place is needed
+        retain(self.run, self.spec.keep, self.progress.best_step)  # a kill may have come between saving and this
+        self.tell({"kind": "resume", "step": checkpoint.step, "total": len(self.plan), "path": str(checkpoint.path)})
 
     # -- going on --------------------------------------------------------------------------------------------------
 
     def go(self, wish: StopWish, deadline_s: float | None, resume_command: str) -> None:
         """Take steps until the run is over or somebody wants it to stop."""
-        progress = self._progress
+        progress = self.progress
         while not progress.stopped:
             try:
-                self._take_step(self._plan[progress.step])
+                self._take_step(self.plan[progress.step])
             except Refused as refusal:
                 raise self._with_last_good_state(refusal) from refusal
             late = deadline_s is not None and progress.seconds + progress.seconds_per_step > deadline_s
-            improved = self._evaluate() if late or self._is_due(self._spec.eval_every) else False
+            improved = self._evaluate() if late or self._is_due(self.spec.eval_every) else False
             progress.stopped = self._reason_to_stop(late)
             stopping = bool(progress.stopped or wish.signal_number)
-            if stopping or improved or self._is_due(self._spec.save_every or self._spec.eval_every):
+            if stopping or improved or self._is_due(self.spec.save_every or self.spec.eval_every):
                 self._save()
             if wish.signal_number and not progress.stopped:
                 raise self._interruption(wish.signal_number, resume_command)
 
     def _take_step(self, planned: PlannedStep) -> None:
-        progress, began = self._progress, time.perf_counter()
-        packs = step_packs(self._train, planned, self._pack_tokens)
-        rate = rate_at(progress.step, len(self._plan), self._spec)
-        outcome = self._step.run(packs, rate)
-        progress.seconds = time.perf_counter() - self._started
+        progress, began = self.progress, time.perf_counter()
+        packs = step_packs(self.train, planned, self.pack_tokens)
+        rate = rate_at(progress.step, len(self.plan), self.spec)
+        outcome = self.step.run(packs, rate)
+        progress.seconds = time.perf_counter() - self.started
         record = progress.add_step(outcome, rate, sum(map(len, packs)), time.perf_counter() - began)
-        progress.peak_bytes = max(progress.peak_bytes, self._peak.bytes)
-        self._tell(
+        progress.peak_bytes = max(progress.peak_bytes, self.peak.bytes)
+        self.tell(
             {
                 "kind": "step",
                 **record.model_dump(),
-                "total": len(self._plan),
+                "total": len(self.plan),
                 "epoch": planned.epoch,
                 "tokens_per_s": progress.tokens_per_s,
                 "memory_bytes": progress.peak_bytes,
-                "eta_s": (self._planned_tokens - progress.tokens) / max(progress.tokens_per_s, 1e-9),
+                "eta_s": (self.planned_tokens - progress.tokens) / max(progress.tokens_per_s, 1e-9),
             }
         )
 
     def _is_due(self, every: int | None) -> bool:
         """Whether the step just taken is a multiple of `every` (None: the last of its epoch), or the last of all."""
-        done = self._progress.step
-        if done == len(self._plan):
+        done = self.progress.step
+        if done == len(self.plan):
             return True
-        return done % every == 0 if every else self._plan[done - 1].epoch != self._plan[done].epoch
+        return done % every == 0 if every else self.plan[done - 1].epoch != self.plan[done].epoch
 
     def _reason_to_stop(self, late: bool) -> str:
-        progress, spec = self._progress, self._spec
-        if progress.step == len(self._plan):
+        progress, spec = self.progress, self.spec
+        if progress.step == len(self.plan):
             return "max_steps" if progress.step == spec.max_steps else "finished"
         if spec.patience is not None and progress.worse >= spec.patience:
             return "patience"
@@ -235,86 +229,86 @@ class _Training:
 
     def _evaluate(self) -> bool:
         """Measure the dev rows and the task's score; return whether this is the best so far."""
-        if not self._dev and self._score_dev is None:
+        if not self.dev and self.score_dev is None:
             return False
         devices = range(torch.cuda.device_count())
         with torch.random.fork_rng(devices):  # an evaluation must not change what training draws
             dev_loss = self._dev_loss()
-            self._model.eval()
-            metric = self._score_dev() if self._score_dev else None
-        record = EvalRecord(step=self._progress.step, dev_loss=dev_loss, metric=metric)
-        self._progress.evals.append(record)
-        best = self._progress.better(dev_loss if metric is None else -metric, record.step)
-        self._progress.seconds = time.perf_counter() - self._started
-        self._tell({"kind": "eval", **record.model_dump(), "best": best})
+            self.model.eval()
+            metric = self.score_dev() if self.score_dev else None
+        record = EvalRecord(step=self.progress.step, dev_loss=dev_loss, metric=metric)
+        self.progress.evals.append(record)
+        best = self.progress.better(dev_loss if metric is None else -metric, record.step)
+        self.progress.seconds = time.perf_counter() - self.started
+        self.tell({"kind": "eval", **record.model_dump(), "best": best})
         return best
 
     def _dev_loss(self) -> float | None:
-        if not self._dev:
+        if not self.dev:
             return None
-        loss_sum, count = self._step.evaluate(pack_rows(self._dev, self._pack_tokens))
+        loss_sum, count = self.step.evaluate(pack_rows(self.dev, self.pack_tokens))
         if count and math.isfinite(loss_sum):
             return loss_sum / count
-        self._tell({"kind": "warning", "text": "the dev loss is not a finite number and chooses no checkpoint"})
+        self.tell({"kind": "warning", "text": "the dev loss is not a finite number and chooses no checkpoint"})
         return None
 
     # -- keeping ---------------------------------------------------------------------------------------------------
 
     def _save(self) -> Path:
-        progress, began = self._progress, time.perf_counter()
-        path = folder_of(self._run, progress.step)
-        if self._saved_step == progress.step:
+        progress, began = self.progress, time.perf_counter()
+        path = folder_of(self.run, progress.step)
+        if self.saved_step == progress.step:
             return path
-        tensors = self._step.tensors()
+        tensors = self.step.tensors()
         _refuse_broken_weights(tensors, progress.step)
-        state = {"fingerprint": self._fingerprint, "progress": progress.to_json()}
-        save_checkpoint(self._run, progress.step, tensors, state, self._save_adapter)
-        self._saved_step = progress.step
-        removed = retain(self._run, self._spec.keep, progress.best_step)
+        state = {"fingerprint": self.fingerprint, "progress": progress.to_json()}
+        save_checkpoint(self.run, progress.step, tensors, state, self.save_adapter)
+        self.saved_step = progress.step
+        removed = retain(self.run, self.spec.keep, progress.best_step)
         saved = {"kind": "save", "step": progress.step, "path": str(path), "removed": removed}
-        self._tell({**saved, "seconds": time.perf_counter() - began})
+        self.tell({**saved, "seconds": time.perf_counter() - began})
         return path
 
     def _with_last_good_state(self, refusal: Refused) -> Refused:
         """Keep what the run had before the step that failed, and say where it lies."""
         try:
-            kept = self._save() if self._progress.step else None
+            kept = self._save() if self.progress.step else None
         except Refused:  # the weights themselves are broken; the checkpoint before them is the last good one
-            kept = folder_of(self._run, self._saved_step) if self._saved_step else None
+            kept = folder_of(self.run, self.saved_step) if self.saved_step else None
         last = f"; the last good weights are in {kept}" if kept else ""
-        return Refused(f"step {self._progress.step + 1}: {refusal.what}{last}", where=refusal.where, fix=refusal.fix)
+        return Refused(f"step {self.progress.step + 1}: {refusal.what}{last}", where=refusal.where, fix=refusal.fix)
 
     def _interruption(self, signal_number: int, resume_command: str) -> Interrupted:
         how = "Ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name
-        done = f"stopped by {how} after step {self._progress.step} of {len(self._plan)}, which is saved"
+        done = f"stopped by {how} after step {self.progress.step} of {len(self.plan)}, which is saved"
         return Interrupted(
-            done, signal_number=signal_number, where=str(self._run), fix=f"continue with: {resume_command}"
+            done, signal_number=signal_number, where=str(self.run), fix=f"continue with: {resume_command}"
         )
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def finish(self) -> TrainOutcome:
         """Put the best weights into the model and tell what came of the run."""
-        progress = self._progress
+        progress = self.progress
         best_step = self._best_whole_step()
         if best_step != progress.step:
-            self._step.restore_weights(Checkpoint(folder_of(self._run, best_step), best_step, {}).tensors())
-        self._model.eval()
-        adapter = folder_of(self._run, best_step) / ADAPTER
+            self.step.restore_weights(Checkpoint(folder_of(self.run, best_step), best_step, {}).tensors())
+        self.model.eval()
+        adapter = folder_of(self.run, best_step) / ADAPTER
         last_epoch = next(
-            i for i, planned in enumerate(self._plan) if planned.epoch == self._plan[progress.step - 1].epoch
+            i for i, planned in enumerate(self.plan) if planned.epoch == self.plan[progress.step - 1].epoch
         )
         return TrainOutcome(
             steps=progress.step,
-            epochs=sum(len(planned.rows) for planned in self._plan[: progress.step]) / len(self._train),
-            rows=len(self._train),
+            epochs=sum(len(planned.rows) for planned in self.plan[: progress.step]) / len(self.train),
+            rows=len(self.train),
             tokens=progress.tokens,
             target_tokens=progress.target_tokens,
             seconds=progress.seconds,
             tokens_per_s=progress.tokens_per_s,
             peak_bytes=progress.peak_bytes,
-            trainable_parameters=sum(parameter.numel() for parameter in self._trainable.values()),
-            total_parameters=sum(parameter.numel() for parameter in self._model.parameters()),
+            trainable_parameters=sum(parameter.numel() for parameter in self.trainable.values()),
+            total_parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             train_loss=progress.loss_since(last_epoch),
             dev_loss=progress.dev_loss_at(best_step),
             best_step=best_step,
@@ -326,14 +320,12 @@ class _Training:
         )
 
     def _best_whole_step(self) -> int:
-        best = self._progress.best_step
-        if best is None or best == self._progress.step:
-            return self._progress.step
-        if faults := verify_folder(folder_of(self._run, best)):
-            self._tell(
-                {"kind": "warning", "text": f"the best checkpoint is damaged and the last is taken: {faults[0]}"}
-            )
-            return self._progress.step
+        best = self.progress.best_step
+        if best is None or best == self.progress.step:
+            return self.progress.step
+        if faults := verify_folder(folder_of(self.run, best)):
+            self.tell({"kind": "warning", "text": f"the best checkpoint is damaged and the last is taken: {faults[0]}"})
+            return self.progress.step
         return best
 
 
