@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.generation.engine import Generator, _leave, common_beginning
+from luthier.generation.sessions import PlainSession, Session, SlotSession, read_plain_prefix, read_prefix
 from luthier.generation.settings import Settings
 from luthier.generation.slots import SlotCache, shared_attention
+from luthier.models.find import find_model
+from luthier.models.load import load_model
 from luthier.models.packed import install_packed_attention
 
 ENDS = {5, 7, 11}
@@ -109,14 +112,18 @@ def test_weights_changed_between_calls_are_seen() -> None:
     assert after == [reference_ids(model, prompt, 8, ENDS) for prompt in prompts] != before
 
 
-def test_prefill_in_chunks_and_a_growing_cache_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prefix", [0, 25])
+def test_chunks_blocks_and_a_growing_cache_change_nothing(prefix: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import luthier.generation.sessions as sessions
+    import luthier.generation.slots as slots
 
     model = build("llama")
-    prompts = make_prompts(5, prefix=0, seed=4, most=60)
+    prompts = make_prompts(5, prefix=prefix, seed=4, most=60)
     whole = Generator(model, Words(), ()).generate(prompts, Settings(max_new_tokens=20))
     monkeypatch.setattr(sessions, "CHUNK_TOKENS", 35)
+    monkeypatch.setattr(sessions, "ROW_TOKENS", 1)
     monkeypatch.setattr(sessions, "FIRST_ROOM", 1)
+    monkeypatch.setattr(slots, "BLOCK_BYTES", 1)
     chunked = Generator(model, Words(), ()).generate(prompts, Settings(max_new_tokens=20))
     assert [a.ids for a in chunked] == [a.ids for a in whole]
 
@@ -212,3 +219,49 @@ def test_common_beginning(prompts: list[list[int]]) -> None:
     assert all(prompt[:length] == prompts[0][:length] and len(prompt) > length for prompt in prompts)
     longer = {tuple(prompt[: length + 1]) for prompt in prompts}
     assert len(longer) > 1 or min(map(len, prompts)) == length + 1
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_the_output_head_gets_only_the_last_position_and_no_slice(share: bool) -> None:
+    """A slice would make torch copy the head's weight once per row."""
+    model = build("llama")
+    seen: list[torch.Tensor] = []
+    model.lm_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    Generator(model, Words(), (), share=share).generate(make_prompts(4, prefix=20), Settings(max_new_tokens=3))
+    assert len(seen) == 4 and [tuple(hidden.shape[:2]) for hidden in seen] == [(1, 1), (4, 1), (4, 1), (4, 1)]
+    assert all(hidden.is_contiguous() for hidden in seen)
+
+
+def test_bfloat16_stays_close_to_float32() -> None:
+    model = build("llama")
+    prompts = make_prompts(6, prefix=30, seed=5)
+    exact = first_scores(model, prompts)
+    model.bfloat16()
+    rounded, plain = first_scores(model, prompts), first_scores(model, prompts, share=False)
+    spread = exact.std()
+    assert (rounded - exact).abs().max() < 0.1 * spread
+    assert (rounded - exact).abs().mean() < 1.5 * (plain - exact).abs().mean(), "no less exact than transformers' way"
+
+
+def first_scores(model: torch.nn.Module, prompts: list[list[int]], *, share: bool = True) -> torch.Tensor:
+    """Return the scores of each prompt's first new token, by the fast or the plain way, with a shared prefix."""
+    length = common_beginning(prompts)
+    own = [prompt[length:] for prompt in prompts]
+    with torch.inference_mode():
+        if share:
+            session: Session = SlotSession(model, read_prefix(model, prompts[0][:length]), own, 4)
+        else:
+            session = PlainSession(model, read_plain_prefix(model, prompts[0][:length]), own)
+        return session.prefill().float()
+
+
+@pytest.mark.model
+def test_the_real_model_writes_what_transformers_writes() -> None:
+    loaded = load_model(find_model("smollm2-135m-instruct"), "fp32")
+    tokenizer, end = loaded.tokenizer, int(loaded.tokenizer.eos_token_id)
+    head = "<|im_start|>system\nAnswer in one short sentence.<|im_end|>\n<|im_start|>user\n"
+    questions = ["What is the capital of France?", "Name a colour.", "Is water wet? Say why you think so."]
+    prompts = [tokenizer(f"{head}{q}<|im_end|>\n<|im_start|>assistant\n")["input_ids"] for q in questions]
+    answers = Generator(loaded.model, tokenizer, {end}).generate(prompts, Settings(max_new_tokens=24))
+    assert [answer.ids for answer in answers] == [reference_ids(loaded.model, p, 24, {end}) for p in prompts]
+    assert "Paris" in str(answers[0].text) and "<|" not in str(answers[0].text)

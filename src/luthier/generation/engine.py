@@ -31,7 +31,7 @@ from luthier.generation.sessions import (
     read_prefix,
 )
 from luthier.generation.settings import Settings
-from luthier.generation.slots import NotSharable, Shared, can_share, has_full_attention
+from luthier.generation.slots import NotSharable, Shared, can_share, has_full_attention, kept_dtype
 from luthier.ground.events import Tell, silent
 
 Finish = Literal["end", "stop", "length", "failed"]
@@ -93,7 +93,7 @@ class Generator:
         self._full_attention = has_full_attention(model)
         config = model.config.get_text_config(decoder=True)
         self.context: int | None = getattr(config, "max_position_embeddings", None)
-        self.row_token_bytes = _token_bytes(config, model.dtype)
+        self.row_token_bytes = _token_bytes(config, kept_dtype(model.device, model.dtype))
 
     def generate(self, prompts: Sequence[Sequence[int]], settings: Settings, tell: Tell = silent) -> list[Generation]:
         """Answer each prompt (token ids); a prompt that cannot be answered fails alone, with a cause."""

@@ -23,7 +23,8 @@ from transformers.cache_utils import DynamicCache
 from luthier.generation.slots import Shared, SlotCache, shared_attention
 
 CHUNK_TOKENS = 1024  # tokens of one forward pass while prompts are read: more fall out of the processor's cache
-SCORE_BYTES = 192 << 20  # bound of one layer's attention scores while prompts are read
+ROW_TOKENS = 32  # fewer tokens a row and pass are not worth the pass
+SCORE_BYTES = 24 << 20  # bound of one row's attention scores in one layer while prompts are read
 FIRST_ROOM = 96  # slots for new tokens that are allocated at first
 
 
@@ -73,9 +74,10 @@ class SlotSession:
     def _chunk(self, rows: int, start: int) -> int:
         """Tokens per row that one forward pass may read: bounded work, and bounded attention scores."""
         config = self.model.config.get_text_config(decoder=True)
-        seen = self.offset + min(self.ids_BT.shape[1], start + CHUNK_TOKENS // rows)
-        score_bytes = rows * int(config.num_attention_heads) * seen * self.model.dtype.itemsize
-        return int(max(1, min(CHUNK_TOKENS // rows, SCORE_BYTES // score_bytes)))
+        most = max(ROW_TOKENS, CHUNK_TOKENS // rows)
+        seen = self.offset + min(self.ids_BT.shape[1], start + most)
+        score_bytes = int(config.num_attention_heads) * seen * 4
+        return int(max(1, min(most, SCORE_BYTES // score_bytes)))
 
     def _forward(self, ids_BT: Tensor) -> Tensor:
         start, end = self.length, self.length + ids_BT.shape[1]

@@ -28,6 +28,7 @@ from luthier.models.packed import NAME as PACKED
 
 ATTENTION = "luthier_slots"
 GROWTH = 1.5
+BLOCK_BYTES = 4 << 20  # of scores at a time while prompts are read: larger ones leave the processor's cache
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,7 @@ class Shared:
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
-    """One layer's own tokens: keys and values [B, H, room, D].
-
-    On a CPU they are kept in float32: its batched products read a float32 view where it lies, but copy a bfloat16 one.
-    """
+    """One layer's own tokens: keys and values [B, H, room, D]."""
 
     is_sliding = False
 
@@ -58,7 +56,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        dtype = torch.float32 if key_states.device.type == "cpu" else key_states.dtype
+        dtype = kept_dtype(key_states.device, key_states.dtype)
         rows, heads = key_states.shape[:2]
         self.rows = rows
         self.keys = key_states.new_empty(rows, heads, self.room, key_states.shape[-1], dtype=dtype)
@@ -155,6 +153,14 @@ def shared_attention(model: PreTrainedModel, cache: SlotCache) -> Iterator[SlotC
         _current.reset(token)
 
 
+def kept_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Return the precision in which rows' own keys and values are kept.
+
+    float32 on a CPU: its batched products read a float32 view where it lies, but copy a bfloat16 one first.
+    """
+    return torch.float32 if device.type == "cpu" else dtype
+
+
 def has_full_attention(model: PreTrainedModel) -> bool:
     """Say whether every layer is full causal attention.
 
@@ -190,22 +196,36 @@ def attend(
             raise NotSharable(name)
     rows, query_heads, length, width = query.shape
     heads = key.shape[1]
-    group = query_heads // heads
-    query = (query * (width**-0.5 if scaling is None else scaling)).reshape(rows, heads, group * length, width)
-    own = torch.matmul(query.to(key.dtype), key.transpose(-1, -2))
-    if attention_mask is not None:
-        masked = own.view(rows, heads, group, length, -1) + attention_mask.unsqueeze(2)
-        own = masked.view(rows, heads, group * length, -1)
+    query = query * (width**-0.5 if scaling is None else scaling)
+    query = query.reshape(rows, heads, query_heads // heads * length, width)
     prefix = _current.get().written.prefix
-    mixed = _mix(own, value) if prefix is None else _mix_with_prefix(query, own, value, *prefix)
-    return mixed.to(query.dtype).view(rows, query_heads, length, -1).transpose(1, 2).contiguous(), None
+    seen = key.shape[2] + (prefix[0].shape[-1] if prefix else 0)
+    block = max(1, BLOCK_BYTES // (query_heads * length * seen * 4))
+    mixed = []
+    for first in range(0, rows, block):
+        some = slice(first, first + block)
+        mask = attention_mask if attention_mask is None or len(attention_mask) == 1 else attention_mask[some]
+        own = _own_scores(query[some], key[some], mask)
+        mixed.append(_mix(own, value[some]) if prefix is None else _mix_all(query[some], own, value[some], *prefix))
+    output = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+    return output.to(query.dtype).view(rows, query_heads, length, -1).transpose(1, 2).contiguous(), None
+
+
+def _own_scores(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the scores [B, H, G * T, K] of own tokens; the G query heads of one key head lie below each other."""
+    own = torch.matmul(query.to(key.dtype), key.transpose(-1, -2))
+    if mask is None:
+        return own
+    rows, heads, queries, seen = own.shape
+    length = mask.shape[2]
+    return (own.view(rows, heads, queries // length, length, seen) + mask.unsqueeze(2)).view(own.shape)
 
 
 def _mix(own: Tensor, value: Tensor) -> Tensor:
     return torch.matmul(torch.softmax(own, dim=-1), value)
 
 
-def _mix_with_prefix(query: Tensor, own: Tensor, value: Tensor, keys_HDP: Tensor, values_HPD: Tensor) -> Tensor:
+def _mix_all(query: Tensor, own: Tensor, value: Tensor, keys_HDP: Tensor, values_HPD: Tensor) -> Tensor:
     """One softmax over prefix and own scores; the prefix's two products run over all rows at once."""
     rows, heads, queries, width = query.shape
     prefix_length = keys_HDP.shape[-1]
