@@ -210,3 +210,12 @@ def test_headline() -> None:
     worse = compare_systems([make_run("base", [1] * 60), make_run("prompt", [0] * 60)], EXACT, NONE)
     assert headline(worse.systems, worse.contrasts, binary=True).endswith(", and prompt is worse.")
     assert headline([], [], binary=True) == "No system ran."
+
+
+def test_the_task_sets_the_confidence() -> None:
+    runs = [make_run("base", [0] * 6 + [1] * 2 + [1] * 20), make_run("prompt", [1] * 6 + [0] * 2 + [1] * 20)]
+    strict, loose = (compare_systems(runs, EXACT, NONE, confidence=level) for level in (0.95, 0.7))
+    assert 0.05 < strict.contrasts[0].p == loose.contrasts[0].p < 0.3
+    assert (strict.contrasts[0].verdict, loose.contrasts[0].verdict) == ("no evidence", "better")
+    assert loose.contrasts[0].sentence.startswith("prompt is better than base by 14.3 points (70 % interval")
+    assert loose.systems[0].interval[0] > strict.systems[0].interval[0]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.generation.engine import Generator, _leave, common_beginning
+from luthier.generation.sampling import choose, uniform_numbers
 from luthier.generation.sessions import PlainSession, Session, SlotSession, read_plain_prefix, read_prefix
 from luthier.generation.settings import Settings
 from luthier.generation.slots import SlotCache, shared_attention
@@ -85,6 +86,22 @@ def test_sampling_follows_the_seed_and_the_row() -> None:
     ]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 6, "rows with one prompt must draw different answers"
+
+
+def test_sampling_equals_a_plain_loop() -> None:
+    model = build("llama", seed=2)
+    prompts = make_prompts(3, prefix=10)
+    how = Settings(max_new_tokens=6, temperature=0.9, top_p=0.95, seed=4)
+    uniform_RS = uniform_numbers(4, range(3), 6)
+    expected = []
+    for row, prompt in enumerate(prompts):
+        ids = list(prompt)
+        for step in range(6):
+            with torch.inference_mode():
+                logits_1V = model(torch.tensor([ids])).logits[:, -1]
+            ids.append(int(choose(logits_1V, how, uniform_RS[row : row + 1, step])))
+        expected.append(tuple(ids[len(prompt) :]))
+    assert [answer.ids for answer in Generator(model, Words(), ()).generate(prompts, how)] == expected
 
 
 def test_prefix_is_computed_once_per_call_and_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,6 @@ def _draw(scaled_BV: Tensor, settings: Settings, uniform_B: Tensor) -> Tensor:
     total_B1 = cumulative_BC[:, -1:]
     if settings.top_p < 1.0:
         kept_BC = cumulative_BC - probability_BC < settings.top_p * total_B1  # the token that crosses top_p stays
-        kept_BC[:, 0] = True
         cumulative_BC = (probability_BC.double() * kept_BC).cumsum(-1)
         total_B1 = cumulative_BC[:, -1:]
     target_B1 = uniform_B.to(cumulative_BC.device).unsqueeze(-1) * total_B1
