@@ -10,6 +10,7 @@ before a verb is used.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from luthier.verbs.train import train
 
 __version__ = "0.1.0"
+
+# Idle OpenMP threads sleep instead of spinning: on a machine that does anything else, spinning costs most of the time.
+# Read once, when torch is first imported; whoever sets it keeps his setting.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "BadInput": "luthier.ground.errors",
