@@ -57,7 +57,7 @@ class _Lines:
         if words is None:
             return
         now = time.monotonic()
-        counted = event["kind"] in ("step", "answer")
+        counted = event["kind"] in ("step", "answers")
         done = counted and event.get("step", event.get("done")) == event.get("total")
         if counted and not done and now - self.last < _LINE_EVERY_S:
             return
@@ -97,7 +97,7 @@ class _Bars:
             self.row = self.bars.add_task(self.stage, total=None, words="")
         elif kind == "step":
             self.bars.update(self.row, completed=event["step"], total=event["total"], words=step_words(event))
-        elif kind == "answer":
+        elif kind in ("answers", "embed"):
             self.bars.update(self.row, completed=event["done"], total=event["total"], words="")
         elif (words := _words(event)) is not None:
             self.bars.console.print(words, markup=False)
@@ -105,12 +105,16 @@ class _Bars:
 
 def _words(event: Event) -> str | None:
     kind = event["kind"]
-    if kind in ("stage", "note", "warning"):
+    if "text" in event:
         return f"· {event['text']}"
+    if kind == "resume":
+        return f"· going on from step {event['step']} of {event['total']}"
     if kind == "step":
         return f"  step {event['step']}/{event['total']} · {step_words(event)}"
     if kind == "eval" and event.get("dev_loss") is not None:
         return f"  step {event['step']}: dev loss {float(event['dev_loss']):.3f}"
-    if kind == "answer":
+    if kind == "answers":
         return f"  {event['done']}/{event['total']} answers"
+    if kind == "prompt":
+        return f"  prompt {event['done']}/{event['total']}: {100 * float(event['score']):.1f}% right on dev"
     return None
