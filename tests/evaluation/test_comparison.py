@@ -73,7 +73,7 @@ def test_numbers_are_those_of_the_peers() -> None:
     point = 2 * 0.5**29 * 23751 / 2  # half of both tails' own point, C(29, 4) = 23751
     assert contrast.p == pytest.approx(exact - point)
     assert contrast.p_holm == contrast.p
-    assert contrast.sentence.startswith("prompt is better than base by 35.0 points (95 % interval +")
+    assert contrast.sentence.startswith("prompt is better than base by 35.0 points (95% interval +")
     assert contrast.sentence.endswith("p < 0.001)")
 
 
@@ -162,7 +162,7 @@ def test_continuous_metrics_are_bootstrapped() -> None:
 
     done = compare_systems([run("base", "zzz"), run("prompt", "the answer number 7")], chrf, NONE)
     assert "bootstrap" in done.contrasts[0].method and done.contrasts[0].verdict == "better"
-    assert headline(done.systems, done.contrasts, binary=False).startswith("prompt is best: it scores ")
+    assert headline(done.systems, done.contrasts, binary=False).startswith("Prompt is best: it scores ")
 
 
 def test_latency_and_tokens() -> None:
@@ -202,7 +202,7 @@ def test_headline() -> None:
     done = compare_systems(five_systems(), EXACT, NONE)
     sentence = headline(done.systems, done.contrasts, binary=True, target=0.99)
     assert sentence == (
-        "finetuned+rag is best: it answers 91.7% of 60 test items right (81.9 to 96.4%), "
+        "Finetuned+rag is best: it answers 91.7% of 60 test items right (81.9 to 96.4%), "
         "below the target of 99.0%, 16.7 points more than finetuned."
     )
     nothing = compare_systems([make_run("base", [0, 0]), make_run("prompt", [0, 0])], EXACT, NONE)
@@ -217,5 +217,5 @@ def test_the_task_sets_the_confidence() -> None:
     strict, loose = (compare_systems(runs, EXACT, NONE, confidence=level) for level in (0.95, 0.7))
     assert 0.05 < strict.contrasts[0].p == loose.contrasts[0].p < 0.3
     assert (strict.contrasts[0].verdict, loose.contrasts[0].verdict) == ("no evidence", "better")
-    assert loose.contrasts[0].sentence.startswith("prompt is better than base by 14.3 points (70 % interval")
+    assert loose.contrasts[0].sentence.startswith("prompt is better than base by 14.3 points (70% interval")
     assert loose.systems[0].interval[0] > strict.systems[0].interval[0]

@@ -156,7 +156,7 @@ def _contrasts(
             detectable=done.detectable,
             more_items=done.more_items,
             method=done.result.method,
-            sentence=contrast_sentence(a, b, done, confidence=confidence, margin=margin),
+            sentence=contrast_sentence(runs[a].title, runs[b].title, done, confidence=confidence, margin=margin),
         )
         for (a, b), done in zip(pairs, finished, strict=True)
     ]

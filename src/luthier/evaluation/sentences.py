@@ -17,9 +17,9 @@ from luthier.ground.words import count, distance, many, percent, points, points_
 
 
 def contrast_sentence(a: str, b: str, done: Finished, *, confidence: float, margin: float) -> str:
-    """Return what a contrast shows, with its numbers."""
+    """Return what a contrast between the systems titled `a` and `b` shows, with its numbers."""
     result = done.result
-    interval = f"{100 * confidence:g} % interval {points_span(*result.interval)}"
+    interval = f"{100 * confidence:g}% interval {points_span(*result.interval)}"
     p = probability(done.p_holm)
     statistics = f"({interval}, p {p})" if p.startswith("<") else f"({interval}, p = {p})"
     if done.verdict in ("better", "worse"):
@@ -60,7 +60,8 @@ def _power(done: Finished) -> str:
 def _level(best: SystemResult, binary: bool) -> str:
     right = f"answers {percent(best.score)} of {many(best.n_total, 'test item')} right"
     scored = f"scores {percent(best.score)} on {many(best.n_total, 'test item')}"
-    return f"{best.name} is best: it {right if binary else scored} ({span(*best.interval)})"
+    title = best.title[:1].upper() + best.title[1:]
+    return f"{title} is best: it {right if binary else scored} ({span(*best.interval)})"
 
 
 def _reach(best: SystemResult, target: float | None) -> str:
@@ -75,15 +76,16 @@ def _reach(best: SystemResult, target: float | None) -> str:
 
 def _support(best: SystemResult, contrasts: Sequence[Contrast], systems: Sequence[SystemResult]) -> str:
     """Say what the best system's own contrast shows, or the one in which it is the rival."""
+    titles = {system.name: system.title for system in systems}
     own = next((c for c in contrasts if c.a == best.name), None)
     if own is None:
         rivals = [c for c in contrasts if c.b == best.name]
         if not rivals or len(systems) < 2:
             return ""
-        worse = [c.a for c in rivals if c.verdict == "worse"]
+        worse = [titles[c.a] for c in rivals if c.verdict == "worse"]
         if len(worse) == len(rivals):
             return f", and {' and '.join(worse)} {'is' if len(worse) == 1 else 'are'} worse"
         return ", and nothing is shown to be better"
     if own.verdict == "better":
-        return f", {distance(own.difference)} more than {own.b}"
-    return f", but it is not shown to be better than {own.b}"
+        return f", {distance(own.difference)} more than {titles[own.b]}"
+    return f", but it is not shown to be better than {titles[own.b]}"
