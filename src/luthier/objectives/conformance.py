@@ -171,7 +171,7 @@ def _input_gradient(objective: Objective, model: PreTrainedModel, row: Encoded) 
         (gradient,) = torch.autograd.grad(loss, leaves)
     finally:
         hook.remove()
-    return loss.item(), gradient.reshape(len(row), -1)
+    return loss.item(), gradient.reshape(-1, gradient.shape[-1])[: len(row)]  # a model may fill up its packs
 
 
 def _value_at(objective: Objective, model: nn.Module, pack: Pack, vector: Tensor) -> float:
