@@ -24,6 +24,7 @@ def context(**more: object) -> SystemContext:
         "settings": Settings(),
         "own_prompt": Prompt("own"),
         "best_prompt": Prompt("best", (EXAMPLE,)),
+        "passages_prompt": Prompt("best with passages", (EXAMPLE,)),
         "train_prompt": Prompt("trained"),
     }
     return SystemContext(**{**facts, **more})  # type: ignore[arg-type]
@@ -97,7 +98,7 @@ def test_the_adapter_is_on_exactly_while_its_system_answers() -> None:
 
 @pytest.mark.parametrize(
     ("name", "instruction", "examples"),
-    [("base", "own", 0), ("prompt", "best", 1), ("rag", "best", 1), ("finetuned", "trained", 0)],
+    [("base", "own", 0), ("prompt", "best", 1), ("rag", "best with passages", 1), ("finetuned", "trained", 0)],
 )
 def test_named_systems_use_their_prompt(name: str, instruction: str, examples: int) -> None:
     from contextlib import nullcontext

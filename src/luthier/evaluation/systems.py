@@ -170,13 +170,19 @@ class EndpointSystem:
 
 @dataclass(frozen=True)
 class SystemContext:
-    """What the named systems are made of. `adapter(name)` is the context in which a trained adapter answers."""
+    """What the named systems are made of.
+
+    Attributes:
+        passages_prompt: the best prompt as it is asked with passages: its worked examples show theirs too.
+        adapter: makes the context in which a trained adapter answers, by the system's name.
+    """
 
     generator: Generator
     renderer: Renderer
     settings: Settings
     own_prompt: Prompt
     best_prompt: Prompt
+    passages_prompt: Prompt
     train_prompt: Prompt
     passages: Passages | None = None
     train_passages: Passages | None = None
@@ -202,8 +208,8 @@ def prompt(context: SystemContext) -> System:
 
 @SYSTEMS.register("rag")
 def rag(context: SystemContext) -> System:
-    """The best prompt, with retrieved passages."""
-    return _local("rag", context, context.best_prompt, _needed(context.passages, "rag", "documents"))
+    """The best prompt, with retrieved passages for the item and for each worked example."""
+    return _local("rag", context, context.passages_prompt, _needed(context.passages, "rag", "documents"))
 
 
 @SYSTEMS.register("finetuned")
@@ -222,7 +228,8 @@ def finetuned_rag(context: SystemContext) -> System:
 def endpoint(context: SystemContext) -> System:
     """A remote model with the prompt that was best on dev and, if the task has documents, passages."""
     spec = _needed(context.endpoint, "endpoint", "an endpoint")
-    return EndpointSystem("endpoint", Endpoint(spec), context.best_prompt, context.passages, context.settings)
+    prompt = context.passages_prompt if context.passages else context.best_prompt
+    return EndpointSystem("endpoint", Endpoint(spec), prompt, context.passages, context.settings)
 
 
 def _local(name: str, context: SystemContext, prompt: Prompt, passages: Passages | None) -> LocalSystem:

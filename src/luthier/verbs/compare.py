@@ -24,7 +24,7 @@ from luthier.ground.events import Tell, silent
 from luthier.ground.results import CompareResult, PromptResult, TrainResult
 from luthier.ground.task import Task, load_task
 from luthier.machine.describe import environment
-from luthier.rows.compose import Prompt
+from luthier.rows.compose import Prompt, compose
 from luthier.verbs.prompt import chosen_prompt
 from luthier.verbs.runs import Run, open_run
 from luthier.verbs.train import train_system, trained
@@ -162,6 +162,7 @@ def _make(bench: Workbench, names: Sequence[str]) -> _Made:
         settings=bench.settings,
         own_prompt=own,
         best_prompt=best,
+        passages_prompt=_with_passages(bench, best) if "rag" in names or spec.endpoint else best,
         train_prompt=bench.train_prompt,
         passages=bench.retriever(),
         train_passages=bench.retriever(counts["finetuned+rag"]),
@@ -169,6 +170,19 @@ def _make(bench: Workbench, names: Sequence[str]) -> _Made:
         endpoint=spec.endpoint,
     )
     return _Made(result, training, context)
+
+
+def _with_passages(bench: Workbench, prompt: Prompt) -> Prompt:
+    """Return the prompt with each worked example showing the passages found for it, so that it shows their use."""
+    find = bench.retriever()
+    if find is None or not prompt.examples:
+        return prompt
+    found = find([Item.of(row) for row in prompt.examples])
+    shown = [
+        compose(row, Prompt(), [passage.text for passage in passages], with_answer=True)
+        for row, passages in zip(prompt.examples, found, strict=True)
+    ]
+    return Prompt(prompt.instruction, tuple(shown))
 
 
 @contextlib.contextmanager
