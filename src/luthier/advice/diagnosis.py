@@ -127,20 +127,20 @@ def _use_passages(e: Evidence, why: tuple[str, ...], numbers: dict[str, Any]) ->
 
 
 def _missing_facts(e: Evidence) -> Seen | None:
-    """Wrong without a passage and right with one; by the whole score when no facts are named."""
-    closed, opened = e.system("prompt") or e.system("base"), e.system("rag")
-    if closed is None or opened is None:
-        return None
-    without, given = facts_of(closed), facts_of(opened)
-    if without is None or given is None:
-        return _passages_help(e)
-    if without.interval[1] >= given.interval[0]:
-        return None
-    sentence = (
-        f"The right facts stand in {_part(without)} of answers of {closed.title},"
-        f" and in {_part(given)} when passages are in the prompt."
-    )
-    return Seen(sentence, {**_numbers("facts_without", without), **_numbers("facts_with", given)})
+    """Wrong without a passage and right with one, untrained or trained; by the whole score when no facts are named."""
+    pairs = [(e.system("prompt") or e.system("base"), e.system("rag"))]
+    pairs.append((e.system("finetuned"), e.system("finetuned+rag")))
+    for closed, opened in pairs:
+        without, given = facts_of(closed), facts_of(opened)
+        if closed is None or opened is None or without is None or given is None:
+            continue
+        if without.interval[1] < given.interval[0]:
+            sentence = (
+                f"The right facts stand in {_part(without)} of answers of {closed.title},"
+                f" and in {_part(given)} of {opened.title}, which sees passages."
+            )
+            return Seen(sentence, {**_numbers("facts_without", without), **_numbers("facts_with", given)})
+    return _passages_help(e) if all(facts_of(opened) is None for _, opened in pairs) else None
 
 
 def _passages_help(e: Evidence) -> Seen | None:

@@ -23,8 +23,8 @@ def rejected_options(e: Evidence) -> list[Rejected]:
         return []
     others = [system for system in e.result.systems if system.name != best.name]
     options = [_system_left(best, other) for other in others]
-    if chosen is not None and chosen.name in TRAINED:
-        return [*options, _without_finetuning(e, chosen)]
+    if best.name in TRAINED:
+        return [*options, _without_finetuning(e, best)]
     return [*options, _finetuning(e, best)]
 
 
