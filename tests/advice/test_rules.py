@@ -60,6 +60,17 @@ def trained(score: float = 0.9, verdict: str = "better", **changes: Any) -> Comp
     return result(**{"systems": systems, "contrasts": contrasts, **changes})
 
 
+def adapted(facts: float) -> CompareResult:
+    """No prompt brings the facts; whether the adapter trained with passages does is `facts`."""
+    systems = [
+        system("prompt", 0.1, form=0.1, facts=0.0),
+        system("rag", 0.1, form=0.1, facts=0.0),
+        system("finetuned", 0.1, form=0.95, facts=0.0),
+        system("finetuned+rag", 0.5, form=0.95, facts=facts),
+    ]
+    return result(systems=systems, contrasts=[], target=0.8)
+
+
 def misses(missed: int, unused: int, **changes: Any) -> CompareResult:
     """A question-answering comparison: no part of the metric names facts, the causes do."""
     causes = {NOT_RETRIEVED: missed, NOT_USED: unused, "does not parse": 50}
@@ -100,6 +111,9 @@ CASES = [
     Case("R18", "as good", (between("non-inferior"), None), (between("no evidence"), None), "margin of 3.0 points"),
     Case("R19", "worse", (between("worse"), None), (between("better"), None), "it is 1.0 points worse"),
     Case("R8", "both", (rag(0.1, 0.1, 0.9), None), (rag(0.95, 0.1, 0.9), None), "3 passages in each"),
+    Case(
+        "R8", "seen after training", (adapted(0.9), None), (adapted(0.1), None), "of finetuned + passages, which sees"
+    ),
     Case("R4", "facts", (rag(0.95, 0.1, 0.9), None), (rag(0.95, 0.8, 0.82), None), "in 10.0% (6.6 to 14.9%)"),
     Case("R4", "no form known", (rag(None, 0.1, 0.9), None), (rag(0.1, 0.1, 0.9), None), "do not finetune for facts"),
     Case(
