@@ -112,7 +112,7 @@ CASES = [
     Case("R19", "worse", (between("worse"), None), (between("better"), None), "it is 1.0 points worse"),
     Case("R8", "both", (rag(0.1, 0.1, 0.9), None), (rag(0.95, 0.1, 0.9), None), "3 passages in each"),
     Case(
-        "R8", "seen after training", (adapted(0.9), None), (adapted(0.1), None), "of finetuned + passages, which sees"
+        "R8", "seen after training", (adapted(0.9), None), (adapted(0.01), None), "of finetuned + passages, which sees"
     ),
     Case("R4", "facts", (rag(0.95, 0.1, 0.9), None), (rag(0.95, 0.8, 0.82), None), "in 10.0% (6.6 to 14.9%)"),
     Case("R4", "no form known", (rag(None, 0.1, 0.9), None), (rag(0.1, 0.1, 0.9), None), "do not finetune for facts"),
