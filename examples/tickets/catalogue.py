@@ -251,12 +251,12 @@ version came. Billing: the money is not right. Question: nothing is amiss, the c
 ## Priority
 
 A ticket is urgent when a person was hurt or came close to it, whatever else it says. It is high when the customer gives
-a date or a deadline ahead. It is low when the customer says that there is no hurry. All other tickets are normal.
+a date or a deadline ahead. All other tickets are normal.
 
 ## Actions
 
 Every urgent ticket gets stop: the customer is told not to ride on. Then comes what the customer asks for: repair,
-replace, refund, trace or explain. If an explanation is asked for as well, explain comes last.
+replace, refund, trace or explain.
 
 ## Part codes
 

@@ -32,7 +32,7 @@ def type_like_a_person(text: str, product_name: str, rng: random.Random) -> str:
 def spell_product(name: str, rng: random.Random) -> str:
     """As in the handbook, in lower case, with a slip, or with a hyphen."""
     first, second = name.split()
-    way = rng.choices(["handbook", "lower", "slip", "hyphen"], [72, 18, 5, 5])[0]
+    way = rng.choices(["handbook", "lower", "slip", "hyphen"], [74, 18, 3, 5])[0]
     return {
         "handbook": name,
         "lower": name.lower(),

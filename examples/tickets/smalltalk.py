@@ -32,7 +32,7 @@ DETAILS = [
     "I mostly ride along the canal.",
     "Your shop in {town} was very friendly.",
     "I am not a mechanic.",
-    "Our cat likes to sleep in the box.",
+    "Our cat likes to sleep in the bike basket.",
     "I have two kids and little sleep.",
     "I tried to ring you but only heard music.",
     "The bike is otherwise a joy.",
@@ -42,12 +42,12 @@ DETAILS = [
     "I have photos if you want them.",
     "My brother in {town} rides the same model of bike.",
     "We are a small bike courier firm.",
-    "I still have the receipt somewhere.",
+    "I like your catalogue very much.",
     "The first frost came early this year.",
     "I have been a customer for nine years.",
     "My English is not so good, sorry.",
     "I shop with you because it is local.",
-    "It is my first order with you.",
+    "I am new to your shop.",
     "There was a strong wind off the sea.",
     "I told my cycling group about it.",
     "I work nights, so mail is better than phone.",
@@ -64,10 +64,9 @@ NAMES = ["Nora", "Ivan", "Priya", "Tom", "Aylin", "Jonas", "Mei", "Carla", "Sam"
          "Fatima", "Lars", "Ines", "Paul", "Zofia", "Dev", "Ruth", "Marek", "Bea", "Kofi", "Anna", "Luc"]  # fmt: skip
 TOWNS = ["Marlow", "Brunnen", "Leiden", "Kotor", "Hexham", "Aarau", "Ghent", "Tartu"]
 MONTHS = ["January", "March", "April", "May", "June", "August", "September", "November"]
-PAST = ["last month", "in spring", "two months ago", "in the winter sale", "a few weeks ago", "just before Easter",
-        "half a year ago", "on the third of June", "last autumn", "around New Year"]  # fmt: skip
-RECENT = ["yesterday", "this morning", "on Tuesday", "last Friday", "two days ago", "last night", "on Monday"]
-DAYS = ["Tuesday", "Sunday morning", "Monday", "Thursday night", "a club ride"]
+PAST = ["last month", "in spring", "two months ago", "in the winter sale", "a few weeks ago", "shortly after Easter",
+        "half a year ago", "early in the summer", "last autumn", "around New Year"]  # fmt: skip
+RECENT = ["yesterday", "this morning", "on Tuesday", "three days ago", "two days ago", "last night", "on Monday"]
 USES = [
     "a dozen rides",
     "one wet weekend",
@@ -76,5 +75,4 @@ USES = [
     "the first long ride",
     "five rides",
 ]
-SPANS = ["two days", "a few days", "a week", "three rides"]
-LATELY = ["two weeks ago", "ten days ago", "at the start of the month", "nearly three weeks ago", "on the third"]
+LATELY = ["two weeks ago", "ten days ago", "at the start of the month", "three weeks ago", "early this month"]

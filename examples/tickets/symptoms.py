@@ -1,7 +1,7 @@
 """How a product fails in use: ten clauses for each kind of product in `catalogue.KINDS`.
 
-Each clause follows frames such as "Since Tuesday ...". As in `phrases.py`, the fourth of every five is kept for test
-tickets and the fifth for dev tickets.
+Each clause follows frames such as "I noticed on a ride that ...". As in `phrases.py`, the fourth of every five is kept
+for test tickets and the fifth for dev tickets.
 
     python -c "import symptoms; print(symptoms.SYMPTOMS['lock'])"
 """
@@ -14,12 +14,12 @@ SYMPTOMS = {
         "it squeals so loudly that people turn round",
         "fluid weeps from the caliper",
         "the pads drag on the disc even when I let go",
-        "it needs two pulls before anything happens",
+        "it needs two pulls to do anything",
         "the lever stays stuck half way back",
         "one pad wears down twice as fast as the other",
         "it judders whenever I slow down for a corner",
         "the adjusting screw spins without biting",
-        "it has lost nearly all its power in the wet",
+        "it has lost most of its power in the wet",
     ],
     "wheel": [
         "two spokes have snapped",

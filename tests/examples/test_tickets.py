@@ -29,40 +29,40 @@ Row = dict[str, str]
 
 # --- the rules, written out a second time -----------------------------------------------------------------------------
 
-PRIORITY = {  # (somebody got or nearly got hurt, what is said about time) -> priority
-    (True, "deadline"): "urgent",
-    (True, "no hurry"): "urgent",
-    (True, None): "urgent",
-    (False, "deadline"): "high",
-    (False, "no hurry"): "low",
-    (False, None): "normal",
+PRIORITY = {  # (somebody got or nearly got hurt, a deadline is named) -> priority
+    (True, True): "urgent",
+    (True, False): "urgent",
+    (False, True): "high",
+    (False, False): "normal",
 }
-ACTIONS = {  # (what is asked for, hurt, an explanation asked for as well) -> actions
-    ("repair", False, False): ["repair"],
-    ("repair", False, True): ["repair", "explain"],
-    ("repair", True, False): ["stop", "repair"],
-    ("replace", False, False): ["replace"],
-    ("replace", False, True): ["replace", "explain"],
-    ("replace", True, False): ["stop", "replace"],
-    ("refund", False, False): ["refund"],
-    ("refund", False, True): ["refund", "explain"],
-    ("refund", True, False): ["stop", "refund"],
-    ("trace", False, False): ["trace"],
-    ("trace", False, True): ["trace", "explain"],
-    ("explain", False, False): ["explain"],
+ACTIONS = {  # (what is asked for, hurt) -> actions
+    ("repair", False): ["repair"],
+    ("repair", True): ["stop", "repair"],
+    ("replace", False): ["replace"],
+    ("replace", True): ["stop", "replace"],
+    ("refund", False): ["refund"],
+    ("refund", True): ["stop", "refund"],
+    ("trace", False): ["trace"],
+    ("explain", False): ["explain"],
 }
 # What a phrase must and must not be about, so that a phrase filed in the wrong list is noticed.
 ABOUT = {
-    "REPAIR": r"repair|mend|fix|put it right|working|going again",
-    "REPLACE": r"new one|replace|swap|exchange|fresh one|another one",
-    "RESEND": r"send|post|ship|sent",
-    "REFUND": r"money|refund|payment|paid|reimbursed|pay me back|euros",
-    "TRACE": r"find|track|chase|trace|gone|carrier|locate|search|depot|courier|stuck|hunt|became",
-    "EXPLAIN_BILL": r"explain|tell|understand|paying for|figures|what the charge|why|explanation",
-    "ALSO_EXPLAIN": r"explain|reason|keep it from|comes about|explanation|why|cause|what went wrong",
-    "DEADLINE": r"day|week|\btwelfth|ninth|noon",
-    "NO_HURRY": r"hurry|time|wait|urgent|suits|pressing|early enough|rush|drop|need not|queue|serious|patient|speed",
+    "REPAIR": r"repair|mend|fix",
+    "REPLACE": r"new one|replace|exchange|another one",
+    "RESEND": r"send|post|sent",
+    "REFUND": r"money|refund|reimburse",
+    "TRACE": r"find|trace|where",
+    "EXPLAIN_BILL": r"explain|tell me why",
+    "DEADLINE": r"\b(before|by|deadline|in time for)\b",
+    "DANGER_RIDING": r"\b(hurt|nearly)\b",
+    "DANGER_HANDLING": r"\b(hurt|nearly)\b",
 }
+# Words that give a priority away, and therefore occur in no other phrase of a ticket.
+PRIORITY_CUES = {
+    "DEADLINE": r"\b(before|by|deadline|in time|until|need (this|it)|done|settled)\b",
+    "DANGER": r"\b(hurt|nearly|almost|injur\w+|crash\w*|fell|fall|hospital|doctor|stitches)\b",
+}
+WISH_LISTS = ["REPAIR", "REPLACE", "RESEND", "REFUND", "TRACE", "EXPLAIN_BILL"]
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_some_phrases_are_heard_in_test_tickets_only(rows: dict[str, list[Row]],
             said = [phrase for phrase in phrases for ticket in text[other] if all(chunk in ticket for chunk in phrase)]
             assert said == [], f"kept for {split}, but said in {other}"
         new = [any(all(chunk in ticket for chunk in phrase) for phrase in phrases) for ticket in text[split]]
-        assert sum(new) > 0.7 * len(new)
+        assert sum(new) > 0.6 * len(new)
 
 
 # --- the rules --------------------------------------------------------------------------------------------------------
@@ -200,13 +200,10 @@ def test_labels_follow_from_the_text(everything: list[Row], module: dict[str, Mo
         answer = json.loads(row["completion"])
         ticket = _letters(row["prompt"])
         category, hurt = reader.category(ticket), reader.says(ticket, "hurt")
-        time = (
-            "deadline" if reader.says(ticket, "deadline") else "no hurry" if reader.says(ticket, "no hurry") else None
-        )
         wish = "explain" if category == "question" else reader.wish(ticket)
         assert answer["category"] == category, row
-        assert answer["priority"] == PRIORITY[hurt, time], row
-        assert answer["actions"] == ACTIONS[wish, hurt, reader.says(ticket, "also")], row
+        assert answer["priority"] == PRIORITY[hurt, reader.says(ticket, "deadline")], row
+        assert answer["actions"] == ACTIONS[wish, hurt], row
 
 
 @pytest.mark.parametrize("name", list(ABOUT))
@@ -214,6 +211,23 @@ def test_every_phrase_is_in_the_right_list(name: str, module: dict[str, ModuleTy
     lines = getattr(module["phrases"], name)
     assert [line for line in lines if not re.search(ABOUT[name], line, re.I)] == []
     assert len(set(lines)) == len(lines)
+
+
+@pytest.mark.parametrize("cue", list(PRIORITY_CUES))
+def test_nothing_else_sounds_like_danger_or_a_deadline(cue: str, module: dict[str, ModuleType]) -> None:
+    lists = {name: value for name, value in vars(module["phrases"]).items() if isinstance(value, list)}
+    lists |= {name: value for name, value in vars(module["smalltalk"]).items() if isinstance(value, list)}
+    lists |= module["symptoms"].SYMPTOMS
+    lines = [line for name, value in lists.items() if not name.startswith(cue) for line in value]
+    assert [line for line in lines if re.search(PRIORITY_CUES[cue], line, re.I)] == []
+
+
+@pytest.mark.parametrize("name", WISH_LISTS)
+def test_a_wish_names_one_action_and_never_says_no(name: str, module: dict[str, ModuleType]) -> None:
+    kin = {"REPLACE", "RESEND"}
+    foreign = [ABOUT[other] for other in WISH_LISTS if other != name and not {other, name} <= kin and other != "RESEND"]
+    traps = "|".join([*foreign, r"\b(no|not|never|rather|instead)\b"])
+    assert [line for line in getattr(module["phrases"], name) if re.search(traps, line, re.I)] == []
 
 
 def test_every_label_is_common_enough_to_learn(rows: dict[str, list[Row]]) -> None:
@@ -259,8 +273,6 @@ class _Reader:
         self.flags = {
             "hurt": phrases.DANGER_RIDING + phrases.DANGER_HANDLING,
             "deadline": phrases.DEADLINE,
-            "no hurry": phrases.NO_HURRY,
-            "also": phrases.ALSO_EXPLAIN,
         }
 
     def category(self, ticket: str) -> str:
