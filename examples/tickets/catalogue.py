@@ -251,7 +251,8 @@ version came. Billing: the money is not right. Question: nothing is amiss, the c
 ## Priority
 
 A ticket is urgent when a person was hurt or came close to it, whatever else it says. It is high when the customer gives
-a date or a deadline ahead. All other tickets are normal.
+a date or a deadline ahead. A ticket without hurry is
+normal.
 
 ## Actions
 

@@ -37,7 +37,7 @@ ACTIONS = ["stop", "repair", "replace", "refund", "trace", "explain"]  # also th
 INSTRUCTION = """\
 Turn the support ticket into one line of JSON with exactly these keys:
 category: defect, damaged (on arrival), delivery, wrong (item), billing or question;
-priority: urgent if someone got or nearly got hurt, else high if there is a deadline, else normal;
+priority: urgent if someone got or nearly got hurt, else high if there is a deadline, else normal (no hurry);
 actions: list of stop (only if urgent), then what is asked for: repair, replace, refund, trace or explain;
 product: its name as in the handbook;
 part_code and warranty_days (a number): from the handbook.
@@ -313,13 +313,14 @@ def draw_parts(said: Situation, product: Product, ours: Sequence[Product], rng: 
     if rng.random() < 0.04:
         other = rng.choice([one for one in ours if one.kind_name != product.kind_name])
         detail = smalltalk.OTHER_PRODUCT.format(other=other.name)
+    urgency = pick(phrases.DEADLINE) if said.deadline else "" if said.danger else pick(phrases.NO_HURRY)
     parts = {
         "greeting": rng.choice(smalltalk.GREETINGS),
         "mention": pick(MENTIONS[said.category]),
         "problem": problem,
         "danger": danger if said.danger else "",
         "detail": detail,
-        "urgency": pick(phrases.DEADLINE) if said.deadline else "",
+        "urgency": urgency,
         "wish": pick(wish_phrases(said)),
         "closing": rng.choice(smalltalk.CLOSINGS),
     }

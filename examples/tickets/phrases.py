@@ -223,6 +223,24 @@ DEADLINE = [
     "Please get this settled before my holiday starts.",
 ]
 
+NO_HURRY = [
+    "There is no hurry.",
+    "Take your time, there is no rush.",
+    "I am in no hurry.",
+    "There is no rush on my side.",
+    "No hurry at all from my side.",
+    "I am not in a great hurry over this.",
+    "There is no great hurry.",
+    "I am in no rush with this.",
+    "Please take your time over it, no rush here.",
+    "It is no hurry for me.",
+    "There is no rush at all.",
+    "No rush, please take your time.",
+    "There is no hurry about it.",
+    "No hurry, whenever it suits you.",
+    "I am not in a rush.",
+]
+
 # --- what the customer wants ------------------------------------------------------------------------------------------
 
 REPAIR = [

@@ -19,7 +19,7 @@ from luthier.cli.progress import progress
 from luthier.reports.terminal import advice_view, check_view, compare_view, index_view, prompt_view
 
 TASK = Path(__file__).resolve().parent / "task.yaml"
-SAMPLE = ["data.sample.train=160", "data.sample.dev=24", "data.sample.test=60"]
+SAMPLE = ["data.sample.train=240", "data.sample.dev=24", "data.sample.test=60"]
 
 
 def main(full: bool) -> None:

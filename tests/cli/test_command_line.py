@@ -119,7 +119,7 @@ def test_an_interrupted_training_saves_says_how_to_go_on_and_goes_on(
     os.kill(child.pid, number)
     _, said = child.communicate(timeout=60)
     assert child.returncode == code, said
-    assert "--resume" in said and "saved" in said
+    assert "--resume" in said and "saved" in said and "--set train.epochs=40" in said
     assert list(run.glob("step-*")) and not (run / "report.json").exists()
     done = luthier(*words, "--resume", "--json")
     assert done.returncode == 0, done.stderr

@@ -54,12 +54,14 @@ ABOUT = {
     "TRACE": r"find|trace|where",
     "EXPLAIN_BILL": r"explain|tell me why",
     "DEADLINE": r"\b(before|by|deadline|in time for)\b",
+    "NO_HURRY": r"\b(no|not)\b.*\b(hurry|rush)\b",
     "DANGER_RIDING": r"\b(hurt|nearly)\b",
     "DANGER_HANDLING": r"\b(hurt|nearly)\b",
 }
 # Words that give a priority away, and therefore occur in no other phrase of a ticket.
 PRIORITY_CUES = {
     "DEADLINE": r"\b(before|by|deadline|in time|until|need (this|it)|done|settled)\b",
+    "NO_HURRY": r"\b(hurry|rush|take your time)\b",
     "DANGER": r"\b(hurt|nearly|almost|injur\w+|crash\w*|fell|fall|hospital|doctor|stitches)\b",
 }
 WISH_LISTS = ["REPAIR", "REPLACE", "RESEND", "REFUND", "TRACE", "EXPLAIN_BILL"]
@@ -203,6 +205,7 @@ def test_labels_follow_from_the_text(everything: list[Row], module: dict[str, Mo
         wish = "explain" if category == "question" else reader.wish(ticket)
         assert answer["category"] == category, row
         assert answer["priority"] == PRIORITY[hurt, reader.says(ticket, "deadline")], row
+        assert reader.says(ticket, "no hurry") == (answer["priority"] == "normal"), row
         assert answer["actions"] == ACTIONS[wish, hurt], row
 
 
@@ -214,7 +217,7 @@ def test_every_phrase_is_in_the_right_list(name: str, module: dict[str, ModuleTy
 
 
 @pytest.mark.parametrize("cue", list(PRIORITY_CUES))
-def test_nothing_else_sounds_like_danger_or_a_deadline(cue: str, module: dict[str, ModuleType]) -> None:
+def test_nothing_else_sounds_like_danger_a_deadline_or_no_hurry(cue: str, module: dict[str, ModuleType]) -> None:
     lists = {name: value for name, value in vars(module["phrases"]).items() if isinstance(value, list)}
     lists |= {name: value for name, value in vars(module["smalltalk"]).items() if isinstance(value, list)}
     lists |= module["symptoms"].SYMPTOMS
@@ -273,6 +276,7 @@ class _Reader:
         self.flags = {
             "hurt": phrases.DANGER_RIDING + phrases.DANGER_HANDLING,
             "deadline": phrases.DEADLINE,
+            "no hurry": phrases.NO_HURRY,
         }
 
     def category(self, ticket: str) -> str:

@@ -9,6 +9,7 @@ computes, when checkpoints are made and how a run resumes is the training room's
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool) -> TrainResu
             score_dev=_scorer(bench, loaded, dev_rows, passages) if spec.best_by == "metric" else None,
             deadline_s=_seconds(bench.spec.budget.time),
             resume=resume,
-            resume_command=f"luthier train {bench.task.path} --resume --out {run.path}",
+            resume_command=_resume_command(bench.task, run),
             tell=run.tell,
         )
     finally:
@@ -167,6 +168,13 @@ def _scorer(bench: Workbench, loaded: LoadedModel, dev: Sequence[Row], passages:
         bench.settings,
     )
     return lambda: bench.mean_score(system.answer(items), items)
+
+
+def _resume_command(task: Task, run: Run) -> str:
+    """Return what a person types to go on, with the same overrides."""
+    words = ["luthier", "train", str(task.path), "--resume", "--out", str(run.path)]
+    words += [word for override in task.overrides for word in ("--set", override)]
+    return shlex.join(words)
 
 
 def _newest_unended(task: Task) -> Path | None:
