@@ -16,7 +16,7 @@ CORPUS = [
     "The user asks a question and the assistant writes a short answer about the weather.",
     "What is the capital of France? Paris is the capital of France.\n\nThank you very much!",
     'Return {"category": "order", "priority": "high"} as one JSON object, and nothing else.',
-    "Context:\n[1] The warranty of the wheel lasts 24 months.\n\nInput: my wheel is broken",
+    "Context:\nThe warranty of the wheel lasts 24 months.\n\nInput: my wheel is broken",
     "system user assistant model [INST] [/INST] <<SYS>> <</SYS>> User: Assistant: Grüße, naïve café 日本語",
 ] * 4
 

@@ -29,7 +29,7 @@ def test_everything_in_its_order() -> None:
         ("assistant", "say a"),
         ("user", "ask b"),
         ("assistant", "say b"),
-        ("user", "Context:\n[1] first\n[2] second\n\nInput: ask x"),
+        ("user", "Context:\nsecond\nfirst\n\nInput: ask x"),
         ("assistant", "say x"),
     ]
     assert (row.id, row.place, row.group) == ("x", "t:x", "g")
@@ -43,7 +43,7 @@ def test_without_anything_a_row_is_itself() -> None:
 def test_earlier_turns_stay_and_passages_go_to_the_last() -> None:
     talk = (Message("user", "1"), Message("assistant", "2"), Message("user", "3"), Message("assistant", "4"))
     row = compose(Row("x", "t:x", talk), Prompt("I"), ["p"], with_answer=False)
-    assert said(row) == [("system", "I"), *said(Row("", "", talk[:2])), ("user", "Context:\n[1] p\n\nInput: 3")]
+    assert said(row) == [("system", "I"), *said(Row("", "", talk[:2])), ("user", "Context:\np\n\nInput: 3")]
 
 
 def test_a_row_is_not_its_own_example() -> None:

@@ -6,7 +6,7 @@ look. It renders nothing and counts no tokens.
 
     >>> row = Row("1", "t:1", (Message("user", "hi"), Message("assistant", "yo")))
     >>> [m.content for m in compose(row, Prompt("Greet."), ["Yo is a greeting."], with_answer=False).messages]
-    ['Greet.', 'Context:\\n[1] Yo is a greeting.\\n\\nInput: hi']
+    ['Greet.', 'Context:\\nYo is a greeting.\\n\\nInput: hi']
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def compose(row: Row, prompt: Prompt, passages: Sequence[str] = (), *, with_answ
     returned unchanged.
 
     Args:
-        passages: retrieved texts, best first.
+        passages: retrieved texts, best first (they are shown best last).
         with_answer: end with the row's answer (training), or with the question (generation).
     """
     if row.messages is None:
@@ -62,7 +62,12 @@ def _examples(row: Row, prompt: Prompt) -> list[Message]:
 
 
 def _with_passages(text: str, passages: Sequence[str]) -> str:
+    """Put the passages before the input, the best one last: small models take what they read last.
+
+    Measured on 24 dev tickets with a 135M model and two worked examples: answers with the right facts rose from none
+    (best passage first) to a quarter (best passage last).
+    """
     if not passages:
         return text
-    numbered = "\n".join(f"[{number}] {passage.strip()}" for number, passage in enumerate(passages, 1))
-    return f"Context:\n{numbered}\n\nInput: {text}"
+    lines = "\n".join(passage.strip() for passage in reversed(passages))
+    return f"Context:\n{lines}\n\nInput: {text}"
