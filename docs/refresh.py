@@ -40,6 +40,7 @@ def _block(result: CompareResult) -> str:
     made = f"`make quickstart`, {where.date[:10]}, {where.machine}; {versions}."
     made += f" The comparison, both trainings included, took {seconds(result.seconds)}."
     advice = lu.advise(TASK, run=result.run)
+    advice = advice.model_validate_json(advice.model_dump_json().replace(f"{ROOT}/", ""))
     return (
         f"![Scores of the five systems with their intervals](docs/quickstart.svg)\n\n"
         f"```text\n{_plain(compare_view(result))}\n```\n\n```text\n{_plain(advice_view(advice))}\n```\n\n{made}\n"
