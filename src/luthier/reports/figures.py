@@ -260,7 +260,11 @@ def _against(
     )
     if result.target is not None:
         canvas.line(area.x, up(result.target), area.x + area.width, up(result.target), "target")
-        canvas.text(area.x + 4, up(result.target) - 5, f"target {100 * result.target:g}%", "target-label")
+        near = [across(value) for value, system in zip(values, result.systems, strict=True)
+                if abs(system.score - result.target) < 0.15]  # fmt: skip
+        left = sum(x < area.x + area.width / 2 for x in near) <= len(near) / 2  # the emptier end
+        at, anchor = (area.x + 4, "start") if left else (area.x + area.width - 4, "end")
+        canvas.text(at, up(result.target) - 5, f"target {100 * result.target:g}%", "target-label", anchor)
     _points(canvas, result, [across(value) for value in values], up, area)
     told = zip(result.systems, values, strict=True)
     return canvas.svg(
