@@ -165,9 +165,6 @@ class CompareSpec(Strict):
 class BudgetSpec(Strict):
     """Limits that a run must keep."""
 
-    memory: str | None = Field(
-        None, pattern=r"^\d+(\.\d+)?\s*(GB|MB|GiB|MiB)$", description="Peak memory, such as 6GB."
-    )
     time: str | None = Field(
         None, pattern=r"^\d+(\.\d+)?\s*(s|min|h)$", description="Wall time of training, such as 20min."
     )
