@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: quickstart quickstart-full test test-slow lint bench clean
+.PHONY: quickstart quickstart-full test test-slow lint clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -34,10 +34,7 @@ test: lint  ## everything that must hold, in minutes
 	$(BIN)/python -m pytest
 
 test-slow: $(READY_DEV)  ## the slow tier as well
-	$(BIN)/python -m pytest -m 'slow or model or not slow'
-
-bench: $(READY_DEV)
-	$(BIN)/python benchmarks/train.py
+	$(BIN)/python -m pytest -m 'slow or not slow'
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
