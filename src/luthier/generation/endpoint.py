@@ -44,6 +44,8 @@ class Endpoint:
             raise BadInput(f'the endpoint "{spec.url}" is not an http(s) address', fix="set endpoint.url")
         if spec.key_env and not os.environ.get(spec.key_env):
             raise BadInput(f"the environment variable {spec.key_env} holds no key", fix=f"export {spec.key_env}=…")
+        if spec.key_env and not os.environ[spec.key_env].isascii():
+            raise BadInput(f"the key in {spec.key_env} is not plain ASCII", fix=f"export {spec.key_env}=… anew")
         self.spec = spec
         self.first_pause_s = first_pause_s
         self._address = spec.url.rstrip("/") + "/chat/completions"
@@ -117,7 +119,7 @@ class Endpoint:
                     _left(deadline)
         except httpx.TimeoutException:
             raise _Fault(f"no answer within {self.spec.timeout_s:g} s") from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _Fault(f"the connection failed ({type(error).__name__})", passing=True) from None
         if response.status_code != 200:
             raise self._status_fault(response, body)

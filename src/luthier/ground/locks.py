@@ -30,13 +30,19 @@ def folder_lock(folder: Path) -> Iterator[None]:
     Raises:
         BadInput: another process holds it; the sentence names its pid and host.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, error) from None
     whole = folder.resolve()
     if whole in _HELD.get():
         yield
         return
     path = folder / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise _unusable(folder, error) from None
     try:
         _acquire(descriptor, folder, path)
         os.ftruncate(descriptor, 0)
@@ -48,6 +54,12 @@ def folder_lock(folder: Path) -> Iterator[None]:
             _HELD.reset(token)
     finally:
         os.close(descriptor)
+
+
+def _unusable(folder: Path, error: OSError) -> BadInput:
+    return BadInput(
+        f"this folder cannot be written to ({error.strerror})", where=str(folder), fix="choose another folder (--out)"
+    )
 
 
 def _acquire(descriptor: int, folder: Path, path: Path) -> None:

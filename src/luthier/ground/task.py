@@ -25,6 +25,12 @@ from luthier.ground.spec import TaskSpec
 _MAX_BYTES = 1_000_000
 _MAX_NODES = 20_000
 _SPLITS = ("train", "dev", "test")
+_OWN_WORDS = {
+    "model_type": "a mapping of keys to values was wanted",
+    "tuple_type": "a list was wanted",
+    "string_pattern_mismatch": "this is not of the form wanted (the documentation of the key shows it)",
+    "finite_number": "a finite number was wanted",
+}
 Place = tuple[str | int, ...]
 
 
@@ -56,7 +62,7 @@ class Task:
         """The instruction's text; `file:PATH` has been read."""
         text = self.spec.instruction
         if text.startswith("file:"):
-            text = self.resolve(text.removeprefix("file:").strip()).read_text(encoding="utf-8")
+            text = _text_of(self.resolve(text.removeprefix("file:").strip()))
         return text.strip()
 
     @property
@@ -66,7 +72,7 @@ class Task:
             return None
         path = self.resolve(self.spec.schema_file)
         try:
-            schema = json.loads(path.read_text(encoding="utf-8"))
+            schema = json.loads(_text_of(path))
         except ValueError as error:
             raise BadInput(f"the schema is not JSON ({error})", where=str(path), fix="mend the file") from None
         if not isinstance(schema, dict):
@@ -98,6 +104,8 @@ def load_task(path: str | Path, overrides: Sequence[str] = ()) -> Task:
     Raises:
         BadInput: the file cannot be read, or has faults; the sentence lists all of them with their places.
     """
+    if isinstance(overrides, str):
+        overrides = [overrides]
     path = expanded(path)
     values, lines = _read(path)
     places = dict(lines)
@@ -117,7 +125,7 @@ def load_task(path: str | Path, overrides: Sequence[str] = ()) -> Task:
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of task files, for editors."""
     schema = TaskSpec.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Luthier task", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Luthier task"}
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -210,7 +218,11 @@ def _apply(values: dict[str, Any], override: str, places: dict[Place, int]) -> N
         here[name] = dict(inner) if isinstance(inner, dict) else {}
         here = here[name]
     here[names[-1]] = value
+    for place in [place for place in places if place[: len(names)] == names]:
+        del places[place]
     places[names] = 0  # line 0 means: given by --set
+    for length in range(1, len(names)):
+        places.setdefault(names[:length], 0)
 
 
 # -- sentences -----------------------------------------------------------------------------------------------------
@@ -226,7 +238,7 @@ def _sentence(fault: Any, places: dict[Place, int], path: Path) -> str:
         return f"{where}there is no key {name}{hint}"
     if fault["type"] == "missing":
         return f"{where}the key {name} is missing"
-    message = str(fault["msg"]).removeprefix("Value error, ")
+    message = _OWN_WORDS.get(fault["type"], str(fault["msg"]).removeprefix("Value error, "))
     value = fault.get("input")
     shown = f", not {value!r}" if isinstance(value, str | int | float | bool) or value is None else ""
     return f"{where}{name or 'the task'}: {message[:1].lower()}{message[1:]}{shown}"
@@ -283,9 +295,23 @@ def _missing_files(values: dict[str, Any], places: dict[Place, int], path: Path)
             name = name.removeprefix("file:").strip()
         full = path.parent / expanded(name)
         folder = place == ("documents",)
-        if not (full.is_dir() if folder else full.exists()):
+        if not _is_there(full, folder):
             kind = "folder" if folder else "file"
             yield f"{_where(place, places, path)}: there is no {kind} {name} ({_dotted(place)})"
+
+
+def _is_there(path: Path, folder: bool) -> bool:
+    try:
+        return path.is_dir() if folder else path.exists()
+    except OSError:  # a name that no file system takes
+        return False
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"this text cannot be read ({error})", where=str(path), fix="name a UTF-8 text file") from None
 
 
 def _faults(path: Path, faults: list[str]) -> BadInput:

@@ -8,6 +8,8 @@ All views fit 80 columns.
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -165,7 +167,7 @@ def start_view(result: StartResult) -> RenderableType:
         facts([("found", result.shape), ("rows", rows), ("written", ", ".join(result.written))]),
         text("Guessed; each guess stands in the file with its reason:", "bold"),
         facts(result.guesses.items()),
-        text("Next: ", "bold yellow") + text(f"luthier check {result.task_file}", "cyan"),
+        text("Next: ", "bold yellow") + text(f"luthier check {shlex.quote(result.task_file)}", "cyan"),
     ]
     return spaced(blocks)
 

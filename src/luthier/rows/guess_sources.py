@@ -183,7 +183,7 @@ def _documents(folder: Path, files: list[Path]) -> tuple[str | None, int]:
     if not counts:
         return None, 0
     best, count = counts.most_common(1)[0]
-    return (None, 0) if best == "." and count < 2 else (best, count)
+    return best, count
 
 
 def _is_settings(path: Path) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from luthier.ground.events import Tell, silent
 from luthier.ground.results import CheckResult
 from luthier.ground.task import Task, load_task
+from luthier.verbs.compare import system_names
 from luthier.verbs.runs import open_run
 from luthier.verbs.workbench import Workbench
 
@@ -27,6 +28,8 @@ def check(task: Task | str | Path, *, out: str | Path | None = None, tell: Tell 
     """
     task = task if isinstance(task, Task) else load_task(task)
     with open_run(task, "check", out, tell) as run:
-        result = Workbench(task, run.tell).sheet
+        bench = Workbench(task, run.tell)
+        _ = bench.metric, bench.metric_context, system_names(task)  # a wrong name or schema is told here, not later
+        result = bench.sheet
         run.finish(result)
     return result

@@ -19,6 +19,7 @@ from luthier.evaluation.comparison import compare_systems
 from luthier.evaluation.scoring import SystemRun, run_system, write_items
 from luthier.evaluation.sentences import headline
 from luthier.evaluation.systems import SYSTEMS, Item, System, SystemContext
+from luthier.generation.endpoint import Endpoint
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
 from luthier.ground.results import CompareResult, PromptResult, TrainResult
@@ -104,10 +105,14 @@ def _compare(bench: Workbench, names: Sequence[str], run: Run) -> CompareResult:
             where=str(bench.task.path),
             fix="set data.test to examples that nothing is trained or chosen on",
         )
+    if spec.endpoint is not None and "endpoint" in names:
+        Endpoint(spec.endpoint)  # a wrong address or a missing key is told before the work
     items = bench.items("test")
     made = _make(bench, names)
-    runs = [_answers(bench, name, items, made, run) for name in names]
-    write_items(run.path / "items.jsonl", runs)
+    runs: list[SystemRun] = []
+    for name in names:
+        runs.append(_answers(bench, name, items, made, run))
+        write_items(run.path / "items.jsonl", runs)  # what was answered stays, whatever happens to the next
     comparison = compare_systems(
         runs,
         bench.metric,

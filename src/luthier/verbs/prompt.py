@@ -72,7 +72,7 @@ def _key(bench: Workbench) -> str:
             "prompt": spec.prompt.model_dump(mode="json"),
             "generation": spec.generation.model_dump(mode="json", exclude={"batch_size"}),
             "instruction": bench.task.instruction,
-            "metric": [spec.metric, bench.task.schema, spec.labels, spec.facts],
+            "metric": bench.metric_key(),
             "seed": spec.compare.seed,
         }
     )

@@ -10,6 +10,7 @@ has ended well, `report.json`. A run without `report.json` did not end.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,19 +46,24 @@ def runs_folder(task: Task) -> Path:
 
 
 @contextlib.contextmanager
-def open_run(task: Task, verb: str, out: str | Path | None, tell: Tell, *, key: str = "") -> Iterator[Run]:
+def open_run(
+    task: Task, verb: str, out: str | Path | None, tell: Tell, *, key: str = "", resume: bool = False
+) -> Iterator[Run]:
     """Make or reopen a run directory, lock it, and log everything told to it.
 
     Args:
         out: the run directory; None makes the next `runs/<verb>-NNN`.
         key: hash of all that the result depends on; lets a later verb find this run again.
+        resume: go on in a run of this verb, ended or not.
 
     Raises:
-        BadInput: another process works in the directory, or it cannot be written.
+        BadInput: another process works in the directory, it holds something else, or it cannot be written.
     """
     path = expanded(out).resolve() if out is not None else _next(runs_folder(task), verb)
     with _writable(path), folder_lock(path):
+        _refuse_taken(path, verb, resume)
         sweep_drafts(path)
+        (path / "report.json").unlink(missing_ok=True)  # a run that goes on has not ended
         write_json(
             path / "spec.json",
             {
@@ -104,6 +110,26 @@ def _read(path: Path, kind: type[R]) -> R | None:
 def _key_of(path: Path) -> str:
     match = re.search(r'"key": "([0-9a-f]*)"', (path / "spec.json").read_text(encoding="utf-8"))
     return match.group(1) if match else ""
+
+
+def _refuse_taken(path: Path, verb: str, resume: bool) -> None:
+    """Refuse a directory that holds another verb's run, an ended run, or no run at all."""
+    again = "add --resume, or choose another --out" if verb == "train" else "choose another --out"
+    held = _verb_of(path)
+    if held is None:
+        others = [entry.name for entry in path.iterdir() if entry.name not in ("lock", "events.jsonl")]
+        if [name for name in others if not name.startswith(".")]:
+            raise BadInput("this folder is not empty and not a run", where=str(path), fix="choose another --out")
+    elif held != verb:
+        raise BadInput(f"this folder holds a `{held}` run", where=str(path), fix="choose another --out")
+    elif (path / "report.json").exists() and not resume:
+        raise BadInput("this folder holds an ended run", where=str(path), fix=again)
+
+
+def _verb_of(path: Path) -> str | None:
+    with contextlib.suppress(OSError, ValueError):
+        return str(json.loads((path / "spec.json").read_text(encoding="utf-8"))["verb"])
+    return None
 
 
 def _number(path: Path) -> int:

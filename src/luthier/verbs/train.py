@@ -56,11 +56,13 @@ def train_system(
     bench: Workbench, passages: int, *, out: str | Path | None = None, resume: bool = False
 ) -> TrainResult:
     """Train the task's adapter with `passages` retrieved passages in each prompt (0: none)."""
+    make_objective(bench.spec.train.objective, bench.renderer)  # a name that nobody knows is told before the work
+    get_kind(bench.spec.train.adapter.kind)
     refuse_meaningless(bench)
     task = bench.task
     if resume and out is None:
         out = _newest_unended(task)
-    with open_run(task, "train", out, bench.tell, key=train_key(bench, passages)) as run:
+    with open_run(task, "train", out, bench.tell, key=train_key(bench, passages), resume=resume) as run:
         result = _train(bench, passages, run, resume)
         run.finish(result)
     return result
@@ -83,6 +85,8 @@ def train_key(bench: Workbench, passages: int) -> str:
             "instruction": bench.train_prompt.instruction,
             "passages": passages,
             "documents": bench.documents_key if passages else None,
+            "time": spec.budget.time,
+            "metric": bench.metric_key() if spec.train.best_by == "metric" else None,
         }
     )
 

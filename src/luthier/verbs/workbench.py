@@ -22,7 +22,7 @@ from luthier.generation.engine import Generator
 from luthier.generation.settings import Settings
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
-from luthier.ground.hashes import key_of
+from luthier.ground.hashes import key_of, sha256_file
 from luthier.ground.results import CheckResult, IndexResult, Passage
 from luthier.ground.task import Task
 from luthier.models.find import Found, find_model
@@ -155,6 +155,14 @@ class Workbench:
     @cached_property
     def metric_context(self) -> MetricContext:
         return MetricContext(schema=self.task.schema, labels=self.spec.labels, facts=self.spec.facts)
+
+    def metric_key(self) -> list[object]:
+        """Return what a score depends on; a metric in a user's file counts with the file's bytes."""
+        spec = self.spec
+        file = self.task.resolve(spec.metric.partition(":")[0])
+        content = sha256_file(file) if file.is_file() else None
+        generation = spec.generation.model_dump(mode="json", exclude={"batch_size"})
+        return [spec.metric, content, self.task.schema, spec.labels, spec.facts, generation]
 
     def mean_score(self, answers: Sequence[Answer], items: Sequence[Item]) -> float:
         """Return the mean score of answers, as the task counts."""
