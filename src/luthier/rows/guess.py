@@ -23,6 +23,7 @@ from luthier.ground.errors import BadInput
 from luthier.ground.files import expanded, write_whole
 from luthier.ground.results import Fault
 from luthier.ground.strict_json import dump_json
+from luthier.ground.words import many
 from luthier.rows.guess_answers import (
     as_object,
     guess_facts,
@@ -182,7 +183,7 @@ def _complete(given: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
 
 def _place(guess: Guess, split: str, files: Sequence[ExampleFile], carved: Sequence[str], why: str) -> tuple[str, str]:
     """Return where a split lies, and why."""
-    count = f"{len(guess.splits[split]):,} rows"
+    count = many(len(guess.splits[split]), "row")
     touched = split in carved or (split == "train" and carved)
     if len(files) == 1 and files[0].native and not touched:
         path = files[0].path.relative_to(guess.folder).as_posix()
