@@ -77,8 +77,8 @@ def logits_at(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
 def _filled(ids_T: Tensor, positions_T: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Sequence[int]]:
     """Round the pack up to a multiple of 64 tokens with one more document, which nobody sees and nobody reads.
 
-    oneDNN keeps a kernel and its buffers for every matrix shape it meets: packs of ever new lengths cost about 50 MB of
-    memory a step, packs of a few lengths do not.
+    oneDNN keeps a kernel and its buffers for every matrix shape it meets: linear layers over packs of ever new lengths
+    make the process grow, over packs of a few lengths they do not.
     """
     missing = -len(ids_T) % FILL
     if not missing:

@@ -190,5 +190,5 @@ def _newest_unended(task: Task) -> Path | None:
 def _seconds(limit: str | None) -> float | None:
     if limit is None:
         return None
-    number, unit = re.fullmatch(r"([\d.]+)\s*(s|min|h)", limit.strip()).groups()  # type: ignore[union-attr]
-    return float(number) * _SECONDS[unit]
+    unit = limit.lstrip("0123456789. ")
+    return float(limit.removesuffix(unit)) * _SECONDS[unit]
