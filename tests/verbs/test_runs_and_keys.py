@@ -109,3 +109,10 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(lu.BadInput, match="cannot be written to"), folder_lock(tmp_path):
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(("limit", "stopped"), [("0.001s", "time"), ("1.5 h", "finished"), ("20min", "finished")])
+def test_a_time_budget_is_kept_and_what_was_learned_is_there(task_folder: Path, limit: str, stopped: str) -> None:
+    result = lu.train(lu.load_task(task_folder / "task.yaml", [f"budget.time={limit}"]))
+    assert result.stopped == stopped
+    assert (Path(result.adapter) / "adapter_model.safetensors").is_file()
