@@ -62,3 +62,8 @@ def test_packs_hold_the_step_and_nothing_else(pack_tokens: int) -> None:
     assert sorted(place for pack in packs for place in pack.places) == sorted(rows[i].place for i in planned.rows)
     assert all(len(pack) <= pack_tokens or len(pack.lengths) == 1 for pack in packs)
     assert sum(pack.target_tokens for pack in packs) == sum(rows[i].target_tokens for i in planned.rows)
+
+
+def test_rows_per_step_counts_rows_whatever_their_length() -> None:
+    planned = plan_steps([5, 900, 1, 1, 7], TrainSpec(epochs=1, rows_per_step=2, tokens_per_step=3))
+    assert [len(step.rows) for step in planned] == [2, 2, 1]

@@ -119,6 +119,9 @@ class TrainSpec(Strict):
     weight_decay: float = Field(0.0, ge=0.0, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float | None = Field(1.0, gt=0, description="Clip the gradient to this norm; null for none.")
     tokens_per_step: int = Field(2048, ge=1, description="An optimizer step takes rows until it has so many tokens.")
+    rows_per_step: int | None = Field(
+        None, ge=1, description="An optimizer step takes so many rows instead of counting tokens."
+    )
     max_length: int = Field(2048, ge=2, description="Longest row, in tokens.")
     on_long: Literal["drop", "cut_prompt", "fail"] = Field("drop", description="What to do with longer rows.")
     base: Literal["bf16", "fp32"] | None = Field(

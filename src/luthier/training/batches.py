@@ -32,12 +32,15 @@ class PlannedStep:
 def plan_steps(lengths: Sequence[int], spec: TrainSpec) -> list[PlannedStep]:
     """Return all steps of a run over rows of `lengths` tokens.
 
-    A step takes rows of its epoch until their tokens reach `tokens_per_step`; what is left at the end of an epoch is a
-    smaller step. A last, fractional epoch takes the first rows of its order. `max_steps` cuts the plan short.
+    A step takes `rows_per_step` rows of its epoch, or, if that is not set, rows until their tokens reach
+    `tokens_per_step`; what is left at the end of an epoch is a smaller step. A last, fractional epoch takes the first rows of its order. `max_steps` cuts the plan short.
     """
     planned: list[PlannedStep] = []
     for epoch, rows in _epochs(len(lengths), spec):
-        planned.extend(PlannedStep(epoch, step) for step in cut_steps(lengths, rows, spec.tokens_per_step))
+        weights, enough = (
+            (lengths, spec.tokens_per_step) if spec.rows_per_step is None else ([1] * len(lengths), spec.rows_per_step)
+        )
+        planned.extend(PlannedStep(epoch, step) for step in cut_steps(weights, rows, enough))
     return planned[: spec.max_steps]
 
 
