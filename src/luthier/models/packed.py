@@ -1,20 +1,22 @@
 """Run a causal model of `transformers` over a pack: rows end to end, without padding, none of which sees another.
 
-The documents' lengths travel through the model's own forward as its attention mask: an int64 tensor [1, 1, 1, N], which
-`transformers` hands on untouched because it has four axes. The attention function registered here reads it; any other
+The pack's segments travel through the model's own forward as its attention mask: an int64 tensor [1, 1, 2, N] of their
+lengths and parents, which `transformers` hands on untouched because it has four axes. The attention function registered here reads it; any other
 mask means an ordinary call, which is answered by plain scaled-dot-product attention, so the same model generates with
 padding and a key-value cache. A model that does not ask the attention interface once per layer is refused, never run
 with documents that leak. Losses are not computed here.
 
-    hidden_TD = hidden_states(model, ids_T, positions_T, [5, 7]); logits_NV = logits_at(model, hidden_TD[targets])
+    hidden_ND = hidden_at(model, ids_T, positions_T, Segments((5, 7)), wanted_N); logits_NV = logits_at(model, hidden_ND)
 """
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import math
-from collections.abc import Sequence
-from typing import Any
+import weakref
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,31 +26,69 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from luthier.ground.errors import BadInput
-from luthier.models.attention import pack_attention, plain_attention
+from luthier.models.attention import pack_attention
+from luthier.models.kernels.varlen import Heads
 from luthier.models.quiet import no_progress_bars
+from luthier.models.segments import Segments
+
+class Body(Protocol):
+    """What can stand in for a model's own forward."""
+
+    def __call__(self, ids_T: Tensor, positions_T: Tensor, segments: Segments, wanted_N: Tensor) -> Tensor:
+        """Return the hidden states [N, D] after the final norm at the tokens `wanted_N`, which rise."""
+        ...
+
 
 NAME = "luthier_packed"
 FILL = 64
+_BODIES: weakref.WeakKeyDictionary[nn.Module, Body] = weakref.WeakKeyDictionary()
 _calls: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("packed_attention_calls", default=None)
 
 
-def hidden_states(model: PreTrainedModel, ids_T: Tensor, positions_T: Tensor, lengths: Sequence[int]) -> Tensor:
+def hidden_at(
+    model: PreTrainedModel, ids_T: Tensor, positions_T: Tensor, segments: Segments, wanted_N: Tensor
+) -> Tensor:
+    """Return the hidden states [N, D] after the final norm at the tokens `wanted_N`, in any order, repeats allowed.
+
+    Arguments and errors are those of `hidden_states`; a body that stands in for the model (`use_body`) answers instead.
+    """
+    body = _BODIES.get(model)
+    if body is None:
+        return hidden_states(model, ids_T, positions_T, segments)[wanted_N]
+    rising_M, place_N = torch.unique(wanted_N, return_inverse=True)
+    filled = _filled(ids_T, positions_T, segments)
+    hidden_MD = body(*filled, rising_M)
+    return hidden_MD if len(rising_M) == len(wanted_N) and bool((rising_M == wanted_N).all()) else hidden_MD[place_N]
+
+
+@contextlib.contextmanager
+def use_body(model: PreTrainedModel, body: Body) -> Iterator[None]:
+    """Let `body` answer `hidden_at` in the model's place for the length of the block."""
+    _BODIES[model] = body
+    try:
+        yield
+    finally:
+        del _BODIES[model]
+
+
+def hidden_states(model: PreTrainedModel, ids_T: Tensor, positions_T: Tensor, segments: Segments) -> Tensor:
     """Return the hidden states [T, D] after the final norm, each document as if it were alone.
 
     Args:
         model: a causal model of transformers (with or without an adapter).
-        ids_T: token ids of all documents, [T], int64.
+        ids_T: token ids of all segments, [T], int64.
         positions_T: position of each token in its document, [T].
-        lengths: tokens of each document; they sum to T.
+        segments: who continues whom; they cover all T tokens.
 
     Raises:
         BadInput: the model does not use transformers' attention interface.
     """
     install_packed_attention(model)
-    _check_lengths(ids_T, lengths)
+    if ids_T.ndim != 1 or segments.tokens != len(ids_T):
+        raise ValueError(f"segments of {segments.tokens} tokens do not cover {tuple(ids_T.shape)}")
     tokens = len(ids_T)
-    ids_T, positions_T, lengths = _filled(ids_T, positions_T, lengths)
-    mask = torch.tensor(list(lengths), dtype=torch.int64, device=ids_T.device).view(1, 1, 1, -1)
+    ids_T, positions_T, segments = _filled(ids_T, positions_T, segments)
+    mask = torch.tensor([segments.lengths, segments.parents], dtype=torch.int64, device=ids_T.device)[None, None]
     if model.config._attn_implementation != NAME:
         _refuse_leaks(model, 0)
     calls = [0]
@@ -70,11 +110,13 @@ def logits_at(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
     if head is None:
         raise BadInput(f"the model {type(model).__name__} has no output head", fix="name a causal language model")
     logits_NV: Tensor = head(hidden_ND)
+    if (divisor := getattr(model.config, "logits_scaling", None)) is not None:
+        logits_NV = logits_NV / divisor
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits_NV if cap is None else torch.tanh(logits_NV / cap) * cap
 
 
-def _filled(ids_T: Tensor, positions_T: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Sequence[int]]:
+def _filled(ids_T: Tensor, positions_T: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Segments]:
     """Round the pack up to a multiple of 64 tokens with one more document, which nobody sees and nobody reads.
 
     oneDNN keeps a kernel and its buffers for every matrix shape it meets: linear layers over packs of ever new lengths
@@ -82,10 +124,11 @@ def _filled(ids_T: Tensor, positions_T: Tensor, lengths: Sequence[int]) -> tuple
     """
     missing = -len(ids_T) % FILL
     if not missing:
-        return ids_T, positions_T, lengths
+        return ids_T, positions_T, segments
     filler = torch.arange(missing, device=ids_T.device)
     ids = torch.cat([ids_T, torch.zeros_like(filler)])
-    return ids, torch.cat([positions_T, filler]), [*lengths, missing]
+    longer = Segments((*segments.lengths, missing), (*segments.parents, -1))
+    return ids, torch.cat([positions_T, filler]), longer
 
 
 def install_packed_attention(model: PreTrainedModel) -> None:
@@ -114,20 +157,23 @@ def attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     assert attention_mask is not None
-    lengths = tuple(attention_mask.view(-1).tolist())
-    if query.shape[0] != 1 or sum(lengths) != query.shape[2] or kwargs.get("position_bias") is not None:
+    segments = _segments_of(attention_mask)
+    if query.shape[0] != 1 or segments.tokens != query.shape[2] or kwargs.get("position_bias") is not None:
         raise BadInput(f"packed attention does not fit {type(module).__name__}", fix="choose another model")
+    _refuse_sinks(module, kwargs)
     calls = _calls.get()
     if calls is not None:
         calls[0] += 1
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    window, softcap = kwargs.get("sliding_window"), kwargs.get("softcap")
+    heads = Heads(
+        query.shape[1],
+        key.shape[1],
+        query.shape[-1],
+        query.shape[-1] ** -0.5 if scaling is None else scaling,
+        window=kwargs.get("sliding_window") or 0,
+        cap=kwargs.get("softcap") or 0.0,
+    )
     q_THD, k_TKD, v_TKD = (x[0].transpose(0, 1) for x in (query, key, value))
-    if softcap is not None or dropout or kwargs.get("s_aux") is not None:
-        _refuse_sinks(module, kwargs)
-        out_THD = plain_attention(q_THD, k_TKD, v_TKD, lengths, scale, window=window, softcap=softcap, dropout=dropout)
-    else:
-        out_THD = pack_attention(q_THD, k_TKD, v_TKD, lengths, scale, window)
+    out_THD = pack_attention(q_THD, k_TKD, v_TKD, segments, heads, dropout)
     return out_THD[None], None
 
 
@@ -182,9 +228,9 @@ def _refuse_leaks(model: PreTrainedModel, calls: int) -> None:
         )
 
 
-def _check_lengths(ids_T: Tensor, lengths: Sequence[int]) -> None:
-    if ids_T.ndim != 1 or sum(lengths) != len(ids_T) or min(lengths, default=0) < 1:
-        raise ValueError(f"lengths {list(lengths)} do not cut {tuple(ids_T.shape)} tokens into documents")
+def _segments_of(mask: Tensor) -> Segments:
+    lengths, parents = mask[0, 0].tolist()
+    return Segments(tuple(lengths), tuple(parents))
 
 
 AttentionInterface.register(NAME, attention_forward)

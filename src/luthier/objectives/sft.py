@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from luthier.models.packed import hidden_states, logits_at
+from luthier.models.packed import hidden_at, logits_at
+from luthier.models.segments import Segments
 from luthier.objectives.base import OBJECTIVES
 from luthier.objectives.cross_entropy import summed_cross_entropy
 from luthier.rows.types import Encoded, Pack, Row
@@ -45,8 +46,9 @@ class SupervisedFinetuning:
         ids_T = torch.from_numpy(pack.ids_T).to(device)
         positions_T = torch.from_numpy(pack.positions_T).to(device)
         target_N = torch.from_numpy(np.flatnonzero(pack.target_T)).to(device)
-        hidden_TD = hidden_states(model, ids_T, positions_T, pack.lengths)
-        hidden_ND = hidden_TD[target_N - 1]  # what stands before a target predicts it
+        before_N = torch.from_numpy(pack.predictors_N).to(device)
+        segments = Segments(pack.lengths, pack.parents)
+        hidden_ND = hidden_at(model, ids_T, positions_T, segments, before_N)  # what stands before a target predicts it
         loss_sum = summed_cross_entropy(partial(logits_at, model), hidden_ND, ids_T[target_N], _head_parameters(model))
         return loss_sum, pack.target_tokens
 

@@ -82,12 +82,15 @@ class Encoded:
 class Pack:
     """Several rows end to end, without padding. Rows never see each other; positions restart at each.
 
+    Rows that begin alike may share their beginning: it is a segment of its own, and each row's rest continues it.
+
     Attributes:
-        ids_T: token ids of all rows, shape [T].
+        ids_T: token ids of all segments, shape [T].
         positions_T: position within its row, shape [T].
         target_T: target mask, shape [T]; false at each row's first token.
-        lengths: tokens of each row; they sum to T.
-        places: where each row stands.
+        lengths: tokens of each segment (without sharing: of each row); they sum to T.
+        places: where each segment's row stands; "" for a shared beginning.
+        parents: the segment that each one continues, −1 for none; empty when nothing is shared.
     """
 
     ids_T: IntArray
@@ -95,10 +98,29 @@ class Pack:
     target_T: BoolArray
     lengths: tuple[int, ...]
     places: tuple[str, ...]
+    parents: tuple[int, ...] = ()
 
     @property
     def target_tokens(self) -> int:
         return int(self.target_T.sum())
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of the rows, a shared beginning counted for each of them."""
+        own = [*self.lengths]
+        for segment, parent in enumerate(self.parents):
+            own[segment] += own[parent] if parent >= 0 else 0
+        return sum(length for length, place in zip(own, self.places, strict=True) if place)
+
+    @property
+    def predictors_N(self) -> IntArray:
+        """The token that stands before each target in its row, [N]: its hidden state predicts the target."""
+        before_T = np.arange(-1, len(self) - 1)
+        ends = np.cumsum(self.lengths)
+        for segment, parent in enumerate(self.parents):
+            if parent >= 0:
+                before_T[ends[segment] - self.lengths[segment]] = ends[parent] - 1
+        return before_T[self.target_T]
 
     def __len__(self) -> int:
         return len(self.ids_T)

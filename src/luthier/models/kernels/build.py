@@ -1,0 +1,71 @@
+"""Compile the kernels beside this file once per machine, and load them.
+
+They are two C++ files without dependencies; compiling takes about two seconds and needs `c++` (or what `CXX` names).
+The library lies in the cache folder under the hash of its source, flags and processor, so it is never stale. Without a
+compiler, or with `LUTHIER_KERNELS=plain`, `library()` is None and everything runs on plain PyTorch, only slower.
+
+    if (native := library()) is not None: native.luthier_has_attention()
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import torch  # noqa: F401  # first: the kernels then share PyTorch's OpenMP threads
+
+from luthier.models.cache import cache_root
+
+SOURCES = ("rowwise.cpp", "attention.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
+COMPILE_S = 120.0
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """Return the compiled kernels, or None where they cannot be had or are not wanted."""
+    if os.environ.get("LUTHIER_KERNELS", "native") == "plain":
+        return None
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        return None
+    try:
+        return ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError):
+        return None  # a missing compiler, OpenMP or disk space costs speed, never the run
+
+
+def has_native_attention() -> bool:
+    """Whether the attention kernels work on this processor (AVX512-BF16)."""
+    native = library()
+    return native is not None and bool(native.luthier_has_attention())
+
+
+def _compiled(compiler: str) -> Path:
+    sources = [Path(__file__).with_name(name) for name in SOURCES]
+    key = hashlib.sha256("\0".join([compiler, *FLAGS, _processor(), *(s.read_text() for s in sources)]).encode())
+    target = cache_root() / "kernels" / f"{key.hexdigest()[:24]}.so"
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / "kernels.so"
+            command = [compiler, *FLAGS, *map(str, sources), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_S)  # noqa: S603  # our own source
+            os.replace(made, target)
+    return target
+
+
+def _processor() -> str:
+    """Return what `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() + platform.machine()
+    return next((line for line in lines if line.startswith("flags")), platform.machine())
