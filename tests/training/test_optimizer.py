@@ -1,4 +1,4 @@
-"""Schedules agree with NumPy; AdamW's state survives being named and put back."""
+"""Schedules agree with NumPy; every optimizer's state survives being named and put back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import nn
 
 from luthier.ground.errors import BadInput
 from luthier.ground.spec import TrainSpec
-from luthier.training.optimizer import make_adamw, optimizer_tensors, rate_at, restore_optimizer, warmup_steps
+from luthier.training.optimizers.base import OPTIMIZERS
+from luthier.training.optimizers.schedule import rate_at, warmup_steps
+from luthier.training.optimizers.updates import Updates
 
 
 def _rates_in_numpy(total: int, warmup: int, peak: float, schedule: str) -> np.ndarray:
@@ -49,47 +51,66 @@ def test_warmup_is_a_share_or_a_number(warmup: float, total: int, steps: int) ->
     assert warmup_steps(total, TrainSpec(warmup=warmup)) == steps
 
 
-def _train(trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, steps: int, seed: int) -> None:
+NAMES = ["adamw", "adamw8bit", "adafactor"]
+
+
+def _train(trainable: dict[str, nn.Parameter], updates: Updates, steps: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         for parameter in trainable.values():
-            parameter.grad = torch.randn(parameter.shape, generator=generator)
-        optimizer.step()
+            parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+        updates.step(1e-2, 0.5)
 
 
-def _parameters() -> dict[str, nn.Parameter]:
-    return {"w": nn.Parameter(torch.ones(3, 2)), "b": nn.Parameter(torch.ones(3))}
+def _parameters(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:
+    generator = torch.Generator().manual_seed(5)
+    shapes = {"w": (70, 61), "b": (3,), "small": (3, 2)}  # w is large enough for 8 bit, and not a multiple of a block
+    return {name: nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for name, shape in shapes.items()}
 
 
-def test_state_put_back_goes_on_bit_equal() -> None:
-    spec = TrainSpec(weight_decay=0.1)
-    whole, part, rest = _parameters(), _parameters(), _parameters()
-    optimizer = make_adamw(whole, spec)
-    _train(whole, optimizer, 3, seed=0)
-    _train(whole, optimizer, 2, seed=1)
-    optimizer = make_adamw(part, spec)
-    _train(part, optimizer, 3, seed=0)
-    tensors = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizer, part).items()}
-    assert set(tensors) == {f"{key}/{name}" for key in ("exp_avg", "exp_avg_sq", "step") for name in ("w", "b")}
-    for name, parameter in rest.items():
-        parameter.data.copy_(part[name].data)
-    optimizer = make_adamw(rest, spec)
-    restore_optimizer(optimizer, rest, tensors)
-    _train(rest, optimizer, 2, seed=1)
-    assert all(torch.equal(whole[name], rest[name]) for name in whole)
+def test_the_listed_optimizers_are_all_tested() -> None:
+    assert OPTIMIZERS.names() == sorted(NAMES)
 
 
-def test_weight_decay_acts_on_matrices_only() -> None:
-    parameters = _parameters()
-    optimizer = make_adamw(parameters, TrainSpec(weight_decay=0.5, learning_rate=0.1))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_state_put_back_goes_on_bit_equal(name: str, dtype: torch.dtype) -> None:
+    spec = TrainSpec(weight_decay=0.1, optimizer=name)
+    whole, part, rest = _parameters(dtype), _parameters(dtype), _parameters(dtype)
+    updates = Updates(whole, spec)
+    _train(whole, updates, 3, seed=0)
+    _train(whole, updates, 2, seed=1)
+    updates = Updates(part, spec)
+    _train(part, updates, 3, seed=0)
+    tensors = {name: tensor.clone() for name, tensor in updates.tensors().items()}
+    assert set(OPTIMIZERS.get(name).states) == {key.split("/")[0] for key in tensors}
+    for key, parameter in rest.items():
+        parameter.data.copy_(part[key].data)
+    updates = Updates(rest, spec)
+    updates.restore(tensors)
+    _train(rest, updates, 2, seed=1)
+    assert all(torch.equal(whole[key], rest[key]) for key in whole)
+    assert not any(torch.equal(whole[key], start) for key, start in _parameters(dtype).items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weight_decay_acts_on_matrices_only(name: str) -> None:
+    parameters = {"w": nn.Parameter(torch.ones(3, 2)), "b": nn.Parameter(torch.ones(3))}
     for parameter in parameters.values():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    Updates(parameters, TrainSpec(weight_decay=0.5, optimizer=name)).step(0.1, 1.0)
     assert torch.allclose(parameters["w"], torch.tensor(0.95))
     assert torch.equal(parameters["b"], torch.ones(3))
 
 
-def test_state_of_another_shape_is_refused() -> None:
-    parameters = _parameters()
+@pytest.mark.parametrize(
+    ("name", "key"), [("adamw", "exp_avg"), ("adamw8bit", "exp_avg_scale"), ("adafactor", "row_var")]
+)
+def test_state_of_another_shape_is_refused(name: str, key: str) -> None:
     with pytest.raises(BadInput, match='"w" has another shape'):
-        restore_optimizer(make_adamw(parameters, TrainSpec()), parameters, {"exp_avg/w": torch.zeros(2, 2)})
+        Updates(_parameters(), TrainSpec(optimizer=name)).restore({f"{key}/w": torch.zeros(2, 2)})
+
+
+def test_an_unknown_optimizer_is_named_with_the_known_ones() -> None:
+    with pytest.raises(BadInput, match=r'no optimizer called "adamw4bit".*adamw8bit'):
+        Updates(_parameters(), TrainSpec(optimizer="adamw4bit"))

@@ -17,7 +17,7 @@ from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.packing import one_pack, pack_rows
 from luthier.rows.types import Encoded, Pack
 from luthier.training.batches import plan_steps, step_packs
-from luthier.training.optimizer import rate_at
+from luthier.training.optimizers.schedule import rate_at
 from luthier.training.step import TorchStep, single_rows
 
 
@@ -61,8 +61,8 @@ def test_clipping_scales_the_gradient_to_the_norm() -> None:
     for most in (None, 0.01):
         model = tiny_model()
         step = _step(model, max_grad_norm=most)
-        step._optimizer.step = lambda most=most, model=model: seen.__setitem__(  # type: ignore[method-assign,misc]
-            most, torch.cat([p.grad.flatten() for p in model.parameters()])
+        step._updates.step = lambda _, factor, most=most, model=model: seen.__setitem__(  # type: ignore[method-assign,misc]
+            most, factor * torch.cat([p.grad.flatten() for p in model.parameters()])
         )
         outcome = step.run(packs, 1e-2)
         assert outcome.grad_norm > 0.02, "the norm before clipping is what is told"

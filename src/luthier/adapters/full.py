@@ -1,11 +1,12 @@
-"""Training every weight, as an adapter kind: what is trained is float32, and the base can be had back bit for bit.
+"""Training every weight, as an adapter kind; the base can be had back bit for bit.
 
 In a float32 model the weights themselves are trained. A bfloat16 model keeps its bfloat16 weights for all arithmetic,
 so that it trains with the very numbers with which it will answer, and has a float32 master of each: gradients are added
 to the master's as soon as they are complete, and before each forward the weights are rounded anew from masters that
-have changed. Small updates are thus not lost to rounding. Tied embeddings stay tied: they are one parameter. It is
-saved as a model folder (config, safetensors, tokenizer) that `find_model` finds. The base's weights are kept in memory
-to go back.
+have changed. Small updates are thus not lost to rounding. With `masters: none` there are no masters: the bfloat16
+weights themselves are trained, and whoever updates them must round stochastically. Tied embeddings stay tied: they are
+one parameter. It is saved as a model folder (config, safetensors, tokenizer) that `find_model` finds. To go back, the
+base is read again from the folder that it was loaded from; it is kept in memory only if it is not there bit for bit.
 
     FULL.inject(model, AdapterSpec(kind="full"), seed=0)
 """
@@ -26,6 +27,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from luthier.adapters.base import ADAPTERS, FACTS, adapter_folder, facts_of, mark_injected, mark_removed
+from luthier.adapters.base_weights import BaseWeights
 from luthier.adapters.peft_format import refuse_other_base
 from luthier.ground.errors import BadInput
 from luthier.ground.files import write_json
@@ -43,14 +45,14 @@ TOKENIZER_FILES = (
 
 @dataclass
 class _State:
-    """What `full` holds for one model: the base's weights, the masters by name, and the hooks to take away."""
+    """What `full` holds for one model: the way back to the base, the masters by name, and the hooks to take away."""
 
-    base: dict[str, Tensor]
+    base: BaseWeights
     masters: dict[str, nn.Parameter]
     rounded: dict[str, int] = field(default_factory=dict)  # version of each master that the weights were rounded from
     is_stale: bool = False  # a gradient has come since the weights were rounded, so masters may change unseen
     hooks: list[RemovableHandle] = field(default_factory=list)
-    trained: dict[str, Tensor] = field(default_factory=dict)  # what was trained, while it is switched off
+    trained: dict[str, Tensor] = field(default_factory=dict)  # while switched off: weights that are their own masters
     is_on: bool = True
 
 
@@ -63,13 +65,14 @@ class _Full:
     def inject(self, model: PreTrainedModel, spec: AdapterSpec, *, seed: int) -> None:  # noqa: ARG002  # the protocol's
         mark_injected(model, self)
         weights = dict(model.named_parameters())
-        base = {name: weight.detach().clone() for name, weight in weights.items()}
-        state = _State(base, {name: _master_of(weight) for name, weight in weights.items()})
+        own = spec.masters == "none"
+        masters = {name: weight if own else _master_of(weight) for name, weight in weights.items()}
+        state = _State(BaseWeights.of(model, folder_of(model)), masters)
         _STATES[model] = state
         for name, weight in weights.items():
             weight.requires_grad_(True)
             master = state.masters[name]
-            if master is not weight:
+            if isinstance(master, Master):
                 state.rounded[name] = master._version
                 state.hooks.append(weight.register_post_accumulate_grad_hook(_hand_on(master, state)))
         if state.hooks:
@@ -104,19 +107,17 @@ class _Full:
     def load(self, model: PreTrainedModel, folder: Path) -> None:
         refuse_other_base(folder, model)
         tensors = _read_weights(model, folder)
-        self.inject(model, AdapterSpec(kind="full"), seed=0)
-        state = _state_of(model)
+        self.inject(model, AdapterSpec(kind="full", masters="none"), seed=0)  # to answer, no masters are needed
         with torch.no_grad():
-            for name, master in state.masters.items():
-                master.copy_(tensors[name])
-        _round(model, state)
+            for name, weight in model.named_parameters():
+                weight.copy_(tensors[name])
 
     def remove(self, model: PreTrainedModel) -> None:
         state = _STATES.pop(model, None)
         if state is not None:
             for hook in state.hooks:
                 hook.remove()
-            _copy(model, state.base)
+            state.base.put_into(model)
             model.requires_grad_(False)
             for weight in model.parameters():
                 weight.grad = None
@@ -127,28 +128,49 @@ class _Full:
         if on == state.is_on:
             return
         if on:
-            _copy(model, state.trained)
+            masters: dict[str, Tensor] = {**state.masters, **state.trained}
+            with torch.no_grad():
+                for name, weight in model.named_parameters():
+                    weight.copy_(masters[name])
             state.trained = {}
         else:
-            state.trained = {name: master.detach().clone() for name, master in state.masters.items()}
-            _copy(model, state.base)
+            own = {name: master for name, master in state.masters.items() if not isinstance(master, Master)}
+            state.trained = {name: weight.detach().clone() for name, weight in own.items()}
+            state.base.put_into(model)
         state.is_on = on
 
 
+class Master(nn.Parameter):
+    """A float32 parameter that is handed its gradients, and then calls the hooks that autograd would have called."""
+
+    def __init__(self, *_: object) -> None:
+        self._hooks: list[Callable[[Tensor], None]] = []
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> None:
+        """Call `hook` with this parameter whenever a gradient was added."""  # no handle: it lives as long as this
+        self._hooks.append(hook)
+
+    def receive(self, gradient: Tensor) -> None:
+        """Add a gradient in float32."""
+        wide = gradient.to(torch.float32)
+        self.grad = wide if self.grad is None else self.grad.add_(wide)
+        for hook in self._hooks:
+            hook(self)
+
+
 def _master_of(weight: nn.Parameter) -> nn.Parameter:
-    return weight if weight.dtype == torch.float32 else nn.Parameter(weight.detach().to(torch.float32))
+    return weight if weight.dtype == torch.float32 else Master(weight.detach().to(torch.float32))
 
 
-def _hand_on(master: nn.Parameter, state: _State) -> Callable[[Tensor], None]:
+def _hand_on(master: Master, state: _State) -> Callable[[Tensor], None]:
     """Return a hook that moves a weight's complete gradient to its master, adding in float32."""
 
     def hand_on(weight: Tensor) -> None:
         if weight.grad is None:
             return
-        gradient = weight.grad.to(torch.float32)
-        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-        weight.grad = None
+        gradient, weight.grad = weight.grad, None
         state.is_stale = True
+        master.receive(gradient)
 
     return hand_on
 
@@ -174,16 +196,10 @@ def _round(model: PreTrainedModel, state: _State) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             master = state.masters[name]
-            if master is not weight and (state.is_stale or state.rounded[name] != master._version):
+            if isinstance(master, Master) and (state.is_stale or state.rounded[name] != master._version):
                 weight.copy_(master)
                 state.rounded[name] = master._version
     state.is_stale = any(master.grad is not None for master in state.masters.values())
-
-
-def _copy(model: PreTrainedModel, values: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(values[name])
 
 
 def _state_of(model: PreTrainedModel) -> _State:

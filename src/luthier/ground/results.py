@@ -10,7 +10,7 @@ are made from these types alone. Nothing is computed here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -138,7 +138,8 @@ class StepRecord(Result):
     step: int
     loss: float  # per target token
     learning_rate: float
-    grad_norm: float
+    grad_norm: float  # before clipping; 0.0 if it overflowed
+    skipped: Literal["", "spike", "overflow"] = ""  # why the step changed no weight
     tokens: int  # so far
     target_tokens: int  # so far
     seconds: float  # so far

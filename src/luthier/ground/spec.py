@@ -100,6 +100,16 @@ class AdapterSpec(Strict):
     targets: Literal["all-linear", "attention", "mlp"] | tuple[str, ...] = Field(
         "all-linear", description="Linear layers that get an adapter: a group, or names such as q_proj."
     )
+    masters: Literal["fp32", "none"] = Field(
+        "fp32",
+        description="Of `full` in bf16: float32 masters of all weights, or none (updates are rounded stochastically).",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AdapterSpec:
+        if self.masters == "none" and self.kind == "lora":
+            raise ValueError("masters: none is for kind: full; LoRA's own weights are few and stay float32")
+        return self
 
 
 class TrainSpec(Strict):
@@ -127,8 +137,23 @@ class TrainSpec(Strict):
     base: Literal["bf16", "fp32"] | None = Field(
         None, description="Precision of frozen weights (default: as precision)."
     )
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of the arithmetic.")
-    optimizer: Literal["adamw"] = "adamw"
+    precision: Literal["bf16", "fp32", "fp16"] = Field(
+        "bf16", description="Precision of the arithmetic; fp16 scales the loss and keeps float32 weights."
+    )
+    tf32: bool = Field(False, description="Let a GPU multiply float32 matrices in TF32; no effect elsewhere.")
+    optimizer: str = Field("adamw", description="Registered optimizer: adamw, adamw8bit, adafactor, or a plug-in's.")
+    optimizer_in_backward: bool = Field(
+        False, description="Update each weight as soon as its gradient is complete, and free the gradient."
+    )
+    layers_in_turn: int | None = Field(
+        None, ge=1, description="Train one layer at a time, each for so many steps, then the next (null: all at once)."
+    )
+    on_spike: Literal["ignore", "skip", "stop"] = Field(
+        "ignore", description="What to do with a step whose loss or gradient norm is far above the last 50 steps'."
+    )
+    spike_factor: float = Field(
+        10.0, gt=0, description="A spike is so many robust deviations above the median of the last 50 steps."
+    )
     eval_every: int | None = Field(None, ge=1, description="Steps between dev evaluations (default: once an epoch).")
     save_every: int | None = Field(None, ge=1, description="Steps between checkpoints (default: as eval_every).")
     keep: int = Field(2, ge=1, description="Checkpoints to keep, besides the best.")
@@ -136,6 +161,25 @@ class TrainSpec(Strict):
     metric_items: int = Field(16, ge=1, description="Dev items answered at each evaluation when best_by is metric.")
     patience: int | None = Field(None, ge=1, description="Stop after so many evaluations without a better one.")
     seed: int = Field(0, ge=0, description="Seed of order, initial values and dropout.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSpec:
+        if self.precision == "fp16" and self.base == "bf16":
+            raise ValueError("precision: fp16 needs base: fp32 (or none named), since bf16 weights would lose digits")
+        if self.precision == "fp16" and self.adapter.masters == "none":
+            raise ValueError("adapter.masters: none needs precision: bf16")
+        if self.optimizer_in_backward:
+            self._refuse_what_needs_the_whole_gradient()
+        return self
+
+    def _refuse_what_needs_the_whole_gradient(self) -> None:
+        """Refuse what can only be decided when all gradients are there, which they never are at one time."""
+        if self.max_grad_norm is not None:
+            raise ValueError("optimizer_in_backward cannot clip by the norm of all gradients; set max_grad_norm: null")
+        if self.precision == "fp16":
+            raise ValueError("optimizer_in_backward cannot take back an overflow; set precision: bf16 or fp32")
+        if self.on_spike != "ignore":
+            raise ValueError("optimizer_in_backward cannot take back a spike; set on_spike: ignore")
 
 
 class EndpointSpec(Strict):

@@ -44,9 +44,10 @@ from luthier.training.checkpoint import (
 )
 from luthier.training.fingerprint import fingerprint_of, refuse_changes
 from luthier.training.interrupts import StopWish, stop_wish
-from luthier.training.optimizer import rate_at
+from luthier.training.optimizers.schedule import rate_at
 from luthier.training.progress import Progress, TrainOutcome
-from luthier.training.step import Step, TorchStep
+from luthier.training.spikes import MOST_SKIPPED, Ceiling, ceiling_of, skipped_in_a_row
+from luthier.training.step import Step, StepOutcome, TorchStep, TornStepError
 
 PACK_TOKENS = 1024  # measured on CPU: longer packs take more memory and are no faster
 
@@ -196,7 +197,8 @@ class _Training:
         progress, began = self.progress, time.perf_counter()
         packs = step_packs(self.train, planned, self.pack_tokens)
         rate = rate_at(progress.step, len(self.plan), self.spec)
-        outcome = self.step.run(packs, rate)
+        ceiling = self._ceiling()
+        outcome = self.step.run(packs, rate, ceiling)
         progress.seconds = time.perf_counter() - self.started
         record = progress.add_step(outcome, rate, sum(map(len, packs)), time.perf_counter() - began)
         progress.peak_bytes = max(progress.peak_bytes, self.peak.bytes)
@@ -211,6 +213,30 @@ class _Training:
                 "eta_s": (self.planned_tokens - progress.tokens) / max(progress.tokens_per_s, 1e-9),
             }
         )
+
+        self._tell_odd(outcome, planned)
+
+    def _ceiling(self) -> Ceiling | None:
+        """Return what the next step's loss and norm must not pass; a row of spikes ends the run."""
+        history = self.progress.history
+        if skipped_in_a_row(history) >= MOST_SKIPPED:
+            raise Refused(
+                f"{MOST_SKIPPED} steps in a row were skipped as spikes, so they are none",
+                fix="look at the data's order, lower train.learning_rate, or raise train.spike_factor",
+            )
+        return ceiling_of(history, self.spec)
+
+    def _tell_odd(self, outcome: StepOutcome, planned: PlannedStep) -> None:
+        """Say that the step was skipped, or that it was a spike."""
+        done = self.progress.step
+        if outcome.spike:
+            places = [self.train[row].place for row in planned.rows]
+            left = "skipped" if outcome.skipped else "taken (train.on_spike: skip would leave it out)"
+            text = f"step {done} was {left}: {outcome.spike}; its rows are {', '.join(places)}"
+            self.tell({"kind": "warning", "what": "spike", "step": done, "rows": places, "text": text})
+        elif outcome.skipped:
+            text = f"step {done} was skipped: its gradient overflowed float16, and the loss scale is halved"
+            self.tell({"kind": "warning", "what": "overflow", "step": done, "text": text})
 
     def _is_due(self, every: int | None) -> bool:
         """Whether the step just taken is a multiple of `every` (None: the last of its epoch), or the last of all."""
@@ -272,11 +298,15 @@ class _Training:
     def _with_last_good_state(self, refusal: Refused) -> Refused:
         """Keep what the run had before the step that failed, and say where it lies."""
         try:
-            kept = self._save() if self.progress.step else None
+            whole = self.progress.step and not isinstance(refusal, TornStepError)
+            kept = self._save() if whole else self._last_saved()
         except Refused:  # the weights themselves are broken; the checkpoint before them is the last good one
-            kept = folder_of(self.run, self.saved_step) if self.saved_step else None
+            kept = self._last_saved()
         last = f"; the last good weights are in {kept}" if kept else ""
         return Refused(f"step {self.progress.step + 1}: {refusal.what}{last}", where=refusal.where, fix=refusal.fix)
+
+    def _last_saved(self) -> Path | None:
+        return folder_of(self.run, self.saved_step) if self.saved_step else None
 
     def _interruption(self, signal_number: int, resume_command: str) -> Interrupted:
         how = "Ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name

@@ -49,6 +49,7 @@ class Progress:
             loss=outcome.loss_sum / outcome.count,
             learning_rate=learning_rate,
             grad_norm=outcome.grad_norm,
+            skipped=outcome.skipped,
             tokens=self.tokens,
             target_tokens=self.target_tokens,
             seconds=self.seconds,

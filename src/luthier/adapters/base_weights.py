@@ -1,0 +1,85 @@
+"""The way back to a base model's weights: its folder, if they lie there bit for bit, otherwise a copy in memory.
+
+A model that was loaded from safetensors need not be held twice while its weights are trained. Whether the folder gives
+the very same values is looked at once, weight by weight; and when they are read again, the files must be those of then.
+
+    base = BaseWeights.of(model, folder); ...; base.put_into(model)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from luthier.ground.errors import BadInput
+
+Stamp = tuple[int, int]  # size in bytes, time of the last change in ns
+
+
+@dataclass
+class BaseWeights:
+    """Either files with the stamps that they had, or copies by name."""
+
+    files: dict[Path, Stamp] = field(default_factory=dict)
+    copies: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: nn.Module, folder: Path | None) -> BaseWeights:
+        """Return the way back to the weights that `model` has now."""
+        weights = dict(model.named_parameters())
+        files = sorted(folder.glob("*.safetensors")) if folder else []
+        if files and _hold(files, weights):
+            return cls(files={file: _stamp(file) for file in files})
+        return cls(copies={name: weight.detach().clone() for name, weight in weights.items()})
+
+    def put_into(self, model: nn.Module) -> None:
+        """Give the weights back to `model`, bit for bit.
+
+        Raises:
+            BadInput: the base's files were changed or removed meanwhile.
+        """
+        weights = dict(model.named_parameters())
+        for file, stamp in self.files.items():
+            if not file.is_file() or _stamp(file) != stamp:
+                raise BadInput(
+                    "the base model's file was changed while it was in use", where=str(file), fix="run again"
+                )
+        with torch.no_grad():
+            for name, value in self.copies.items() if self.copies else _read(list(self.files)):
+                if name in weights:
+                    weights[name].copy_(value)
+
+
+def _hold(files: list[Path], weights: dict[str, nn.Parameter]) -> bool:
+    """Whether each weight lies in exactly one of `files` with the very values that it has in the model."""
+    found = set()
+    try:
+        for name, value in _read(files):
+            weight = weights.get(name)
+            if weight is None:
+                continue
+            if name in found or value.shape != weight.shape:
+                return False
+            if not torch.equal(value.to(weight.device, weight.dtype), weight.detach()):
+                return False
+            found.add(name)
+    except (SafetensorError, OSError):
+        return False
+    return found == weights.keys()
+
+
+def _read(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
+    for file in files:
+        with safe_open(file, framework="pt") as content:
+            for name in content.keys():  # noqa: SIM118
+                yield name, content.get_tensor(name)
+
+
+def _stamp(file: Path) -> Stamp:
+    facts = file.stat()
+    return facts.st_size, facts.st_mtime_ns
