@@ -17,37 +17,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from luthier.ground.errors import BadInput, Interrupted, Refused
 from luthier.ground.events import Tell, silent
-from luthier.ground.files import sweep_drafts, verify_folder
-from luthier.ground.locks import folder_lock
 from luthier.ground.results import EvalRecord
-from luthier.ground.seeds import derived_seed
 from luthier.ground.spec import TrainSpec
 from luthier.machine.memory import PeakMemory
 from luthier.objectives.base import Objective
 from luthier.rows.packing import pack_rows
 from luthier.rows.types import Encoded
 from luthier.training.batches import PlannedStep, plan_steps, step_packs
-from luthier.training.checkpoint import (
-    ADAPTER,
-    Checkpoint,
-    discard,
-    folder_of,
-    latest_valid,
-    restore_random,
-    retain,
-    save_checkpoint,
-    saved_steps,
-)
-from luthier.training.fingerprint import fingerprint_of, refuse_changes
+from luthier.training.checkpoint import ADAPTER, Checkpoint, folder_of
+from luthier.training.fingerprint import fingerprint_of, refuse_changes, refuse_unlike
 from luthier.training.interrupts import StopWish, stop_wish
 from luthier.training.optimizers.schedule import rate_at
+from luthier.training.parallel.group import SOLO, Group, lost_as_one_sentence
+from luthier.training.parallel.keeper import Keeper, run_held
+from luthier.training.parallel.sharded import ShardedLoss
+from luthier.training.parallel.share import share_rows
+from luthier.training.parallel.step import make_step
 from luthier.training.progress import Progress, TrainOutcome
 from luthier.training.spikes import MOST_SKIPPED, Ceiling, ceiling_of, skipped_in_a_row
-from luthier.training.step import Step, StepOutcome, TorchStep, TornStepError
+from luthier.training.step import Step, StepOutcome, TornStepError
 
 PACK_TOKENS = 1024  # measured on CPU: longer packs take more memory and are no faster
 
@@ -69,6 +61,8 @@ def train_rows(
     pack_tokens: int = PACK_TOKENS,
     resume: bool = False,
     resume_command: str = "the same command with --resume",
+    group: Group = SOLO,
+    root: ShardedLoss | None = None,
     tell: Tell = silent,
 ) -> TrainOutcome:
     """Train `trainable` on `train`, and return what came of it; the model is left with the best checkpoint's weights.
@@ -83,6 +77,8 @@ def train_rows(
         pack_tokens: most tokens that are computed at once; decides memory, not the result.
         resume: go on from the newest whole checkpoint; an empty run directory is begun.
         resume_command: what a person types to go on, for the sentence of an interruption.
+        group: the processes that train together, each of which calls this with the same rows; rank 0 writes and tells.
+        root: what `shard_model` made of the model, if its weights lie in shards over the group.
         tell: hears `step`, `eval`, `save`, `resume`, `stopping` and `warning` events.
 
     Raises:
@@ -91,26 +87,33 @@ def train_rows(
         Interrupted: SIGINT or SIGTERM, after the step was finished and saved.
     """
     _refuse_untrainable(train)
-    with folder_lock(run), PeakMemory() as peak, stop_wish(tell) as wish:
-        sweep_drafts(run)
+    tell = tell if group.is_first else silent
+    known = {**(fingerprint or {}), **fingerprint_of(spec, train, dev, trainable), "pack_tokens": pack_tokens}
+    group.together(lambda: refuse_unlike(group.gather(known)))
+    step = make_step(model, objective, trainable, spec, autocast, group, root, min(train, key=len))
+    done = Progress()
+    with (
+        lost_as_one_sentence(lambda: done.step, str(run), resume_command),
+        run_held(run, group),
+        PeakMemory() as peak,
+        stop_wish(tell) as wish,
+    ):
         training = _Training(
             model=model,
-            step=TorchStep(model, objective, trainable, spec, autocast),
+            step=step,
             train=train,
             dev=dev,
             spec=spec,
             run=run,
             trainable=trainable,
-            save_adapter=save_adapter,
-            fingerprint={
-                **(fingerprint or {}),
-                **fingerprint_of(spec, train, dev, trainable),
-                "pack_tokens": pack_tokens,
-            },
+            keeper=Keeper(run, group, step, trainable, save_adapter, tell, root),
+            group=group,
+            fingerprint=known,
             score_dev=score_dev,
             pack_tokens=pack_tokens,
             tell=tell,
             peak=peak,
+            progress=done,
         )
         training.begin(resume)
         training.go(wish, deadline_s, resume_command)
@@ -128,18 +131,19 @@ class _Training:
     spec: TrainSpec
     run: Path
     trainable: Mapping[str, nn.Parameter]
-    save_adapter: Callable[[Path], None]
+    keeper: Keeper
+    group: Group
     fingerprint: Mapping[str, Any]
     score_dev: Callable[[], float] | None
     pack_tokens: int
     tell: Tell
     peak: PeakMemory
+    progress: Progress
 
     def __post_init__(self) -> None:
-        lengths = [len(row) for row in self.train]
-        self.plan = plan_steps(lengths, self.spec)
-        self.planned_tokens = sum(lengths[row] for planned in self.plan for row in planned.rows)
-        self.progress = Progress()
+        self.lengths = [len(row) for row in self.train]
+        self.plan = plan_steps(self.lengths, self.spec)
+        self.planned_tokens = sum(self.lengths[row] for planned in self.plan for row in planned.rows)
         self.saved_step: int | None = None
         self.started = time.perf_counter()
 
@@ -147,31 +151,31 @@ class _Training:
 
     def begin(self, resume: bool) -> None:
         """Start afresh, or from the newest whole checkpoint."""
-        if not resume and saved_steps(self.run):
-            raise BadInput(
-                "this folder holds the checkpoints of a run",
-                where=str(self.run),
-                fix="add --resume, or choose another --out",
-            )
-        checkpoint = latest_valid(self.run, self.tell) if resume else None
+        checkpoint = self.keeper.find(resume)
+        if self.spec.optimizer_in_backward:
+            self._tell_steps_of_several_packs()
         if checkpoint is None:
-            torch.manual_seed(derived_seed(self.spec.seed, "training"))
+            self.keeper.begin(self.spec.seed)
         else:
             self._restore(checkpoint)
 
+    def _tell_steps_of_several_packs(self) -> None:
+        several = sum(len(step_packs(self.train, planned, self.pack_tokens)) > 1 for planned in self.plan)
+        if several:
+            text = (
+                f"{several} of {len(self.plan)} steps are longer than a pack of {self.pack_tokens:,} tokens and add up "
+                "all gradients: train.optimizer_in_backward saves no memory in them; lower train.tokens_per_step"
+            )
+            self.tell({"kind": "warning", "text": text})
+
     def _restore(self, checkpoint: Checkpoint) -> None:
         refuse_changes(checkpoint.state["fingerprint"], self.fingerprint, str(self.run))
-        tensors = checkpoint.tensors()
-        self.step.restore(tensors)
-        restore_random(tensors)
-        self.progress = Progress.from_json(checkpoint.state["progress"])
+        self.progress.become(checkpoint.state["progress"])
         if self.progress.stopped == "time":
             self.progress.stopped = ""
         self.saved_step = checkpoint.step
         self.started -= self.progress.seconds
-        for later in [step for step in saved_steps(self.run) if step > checkpoint.step]:
-            discard(folder_of(self.run, later))  # damaged: it was told of, and its place is needed
-        retain(self.run, self.spec.keep, self.progress.best_step)  # a kill may have come between saving and this
+        self.keeper.restore(checkpoint, self.spec.seed, self.progress.best_step, self.spec.keep)
         self.tell({"kind": "resume", "step": checkpoint.step, "total": len(self.plan), "path": str(checkpoint.path)})
 
     # -- going on --------------------------------------------------------------------------------------------------
@@ -185,23 +189,33 @@ class _Training:
             except Refused as refusal:
                 raise self._with_last_good_state(refusal) from refusal
             late = deadline_s is not None and progress.seconds + progress.seconds_per_step > deadline_s
+            late, signal_number = self._agree(late, wish.signal_number)
             improved = self._evaluate() if late or self._is_due(self.spec.eval_every) else False
             progress.stopped = self._reason_to_stop(late)
-            stopping = bool(progress.stopped or wish.signal_number)
+            stopping = bool(progress.stopped or signal_number)
             if stopping or improved or self._is_due(self.spec.save_every or self.spec.eval_every):
                 self._save()
-            if wish.signal_number and not progress.stopped:
-                raise self._interruption(wish.signal_number, resume_command)
+            if signal_number and not progress.stopped:
+                raise self._interruption(signal_number, resume_command)
+
+    def _agree(self, late: bool, signal_number: int) -> tuple[bool, int]:
+        """Return, the same on every rank, whether rank 0 says it is late, and the signal that any has got."""
+        told = self.group.gather_numbers([late, signal_number, self.peak.bytes])
+        peaks = [peak for _, _, peak in told]
+        self.progress.note_peaks(max(peaks), sum(peaks))
+        return bool(told[0][0]), max(number for _, number, _ in told)
 
     def _take_step(self, planned: PlannedStep) -> None:
         progress, began = self.progress, time.perf_counter()
-        packs = step_packs(self.train, planned, self.pack_tokens)
+        own = share_rows(self.lengths, planned.rows, self.group.size)[self.group.rank]
+        packs = step_packs(self.train, PlannedStep(planned.epoch, own), self.pack_tokens)
+        tokens = sum(self.lengths[row] for row in planned.rows)
         rate = rate_at(progress.step, len(self.plan), self.spec)
         ceiling = self._ceiling()
         outcome = self.step.run(packs, rate, ceiling)
         progress.seconds = time.perf_counter() - self.started
-        record = progress.add_step(outcome, rate, sum(map(len, packs)), time.perf_counter() - began)
-        progress.peak_bytes = max(progress.peak_bytes, self.peak.bytes)
+        record = progress.add_step(outcome, rate, tokens, time.perf_counter() - began)
+        progress.note_peaks(self.peak.bytes, 0)
         self.tell(
             {
                 "kind": "step",
@@ -261,7 +275,7 @@ class _Training:
         with torch.random.fork_rng(devices):  # an evaluation must not change what training draws
             dev_loss = self._dev_loss()
             self.model.eval()
-            metric = self.score_dev() if self.score_dev else None
+            metric = self.group.first(self.score_dev) if self.score_dev else None
         record = EvalRecord(step=self.progress.step, dev_loss=dev_loss, metric=metric)
         self.progress.evals.append(record)
         best = self.progress.better(dev_loss if metric is None else -metric, record.step)
@@ -272,7 +286,8 @@ class _Training:
     def _dev_loss(self) -> float | None:
         if not self.dev:
             return None
-        loss_sum, count = self.step.evaluate(pack_rows(self.dev, self.pack_tokens))
+        rows = share_rows([len(row) for row in self.dev], range(len(self.dev)), self.group.size)[self.group.rank]
+        loss_sum, count = self.step.evaluate(pack_rows([self.dev[row] for row in rows], self.pack_tokens))
         if count and math.isfinite(loss_sum):
             return loss_sum / count
         self.tell({"kind": "warning", "text": "the dev loss is not a finite number and chooses no checkpoint"})
@@ -285,12 +300,9 @@ class _Training:
         path = folder_of(self.run, progress.step)
         if self.saved_step == progress.step:
             return path
-        tensors = self.step.tensors()
-        _refuse_broken_weights(tensors, progress.step)
-        state = {"fingerprint": self.fingerprint, "progress": progress.to_json()}
-        save_checkpoint(self.run, progress.step, tensors, state, self.save_adapter)
+        self.keeper.save(progress.step, {"fingerprint": self.fingerprint, "progress": progress.to_json()})
         self.saved_step = progress.step
-        removed = retain(self.run, self.spec.keep, progress.best_step)
+        removed = self.keeper.retain(self.spec.keep, progress.best_step)
         saved = {"kind": "save", "step": progress.step, "path": str(path), "removed": removed}
         self.tell({**saved, "seconds": time.perf_counter() - began})
         return path
@@ -322,7 +334,7 @@ class _Training:
         progress = self.progress
         best_step = self._best_whole_step()
         if best_step != progress.step:
-            self.step.restore_weights(Checkpoint(folder_of(self.run, best_step), best_step, {}).tensors())
+            self.keeper.restore_weights(best_step)
         self.model.eval()
         adapter = folder_of(self.run, best_step) / ADAPTER
         last_epoch = next(
@@ -337,13 +349,15 @@ class _Training:
             seconds=progress.seconds,
             tokens_per_s=progress.tokens_per_s,
             peak_bytes=progress.peak_bytes,
+            processes=self.group.size,
+            total_peak_bytes=progress.total_peak_bytes,
             trainable_parameters=sum(parameter.numel() for parameter in self.trainable.values()),
             total_parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             train_loss=progress.loss_since(last_epoch),
             dev_loss=progress.dev_loss_at(best_step),
             best_step=best_step,
             adapter=adapter,
-            adapter_bytes=sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()),
+            adapter_bytes=self.keeper.adapter_bytes(best_step),
             history=progress.history,
             evals=progress.evals,
             stopped=progress.stopped,
@@ -353,8 +367,8 @@ class _Training:
         best = self.progress.best_step
         if best is None or best == self.progress.step:
             return self.progress.step
-        if faults := verify_folder(folder_of(self.run, best)):
-            self.tell({"kind": "warning", "text": f"the best checkpoint is damaged and the last is taken: {faults[0]}"})
+        if fault := self.keeper.fault(best):
+            self.tell({"kind": "warning", "text": f"the best checkpoint is damaged and the last is taken: {fault}"})
             return self.progress.step
         return best
 
@@ -366,9 +380,3 @@ def _refuse_untrainable(train: Sequence[Encoded]) -> None:
     if empty:
         shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
         raise BadInput(f"nothing in {shown} is a target, so there is nothing to learn", fix="remove or mend these rows")
-
-
-def _refuse_broken_weights(tensors: Mapping[str, Tensor], step: int) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise Refused(f"{name} is not finite after step {step}, and was not saved", fix="lower train.learning_rate")

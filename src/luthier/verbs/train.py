@@ -13,8 +13,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
 from luthier.adapters.base import get_kind, remove_adapter
 from luthier.evaluation.systems import Item, LocalSystem
 from luthier.generation.engine import Generator
@@ -29,6 +27,8 @@ from luthier.objectives.base import Objective, make_objective
 from luthier.rows.lengths import fit_length
 from luthier.rows.types import Encoded, Row
 from luthier.training.loop import train_rows
+from luthier.training.optimizers.base import OPTIMIZERS
+from luthier.training.precision import autocast_of, base_precision, float32_products
 from luthier.verbs.runs import Run, find_run, open_run, runs_folder
 from luthier.verbs.workbench import Workbench
 
@@ -58,6 +58,7 @@ def train_system(
     """Train the task's adapter with `passages` retrieved passages in each prompt (0: none)."""
     make_objective(bench.spec.train.objective, bench.renderer)  # a name that nobody knows is told before the work
     get_kind(bench.spec.train.adapter.kind)
+    OPTIMIZERS.get(bench.spec.train.optimizer)
     refuse_meaningless(bench)
     task = bench.task
     if resume and out is None:
@@ -105,7 +106,7 @@ def refuse_meaningless(bench: Workbench) -> None:
 
 def _train(bench: Workbench, passages: int, run: Run, resume: bool) -> TrainResult:
     spec = bench.spec.train
-    loaded = bench.model(spec.base or spec.precision)
+    loaded = bench.model(base_precision(spec))
     objective = make_objective(spec.objective, bench.renderer)
     run.tell({"kind": "stage", "text": f"preparing rows{f' with {passages} passages each' if passages else ''}"})
     rows = _encode(bench, objective, bench.rows("train"), passages, run.tell)
@@ -115,25 +116,26 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool) -> TrainResu
     kind.inject(loaded.model, spec.adapter, seed=spec.seed)
     try:
         run.tell({"kind": "stage", "text": f"training {spec.adapter.kind} on {len(rows)} rows"})
-        outcome = train_rows(
-            loaded.model,
-            objective,
-            rows,
-            dev,
-            spec,
-            run.path,
-            trainable=kind.trainable(loaded.model),
-            save_adapter=lambda folder: kind.save(
-                loaded.model, folder, spec.adapter, loaded.provenance, template_key=bench.renderer.key
-            ),
-            fingerprint={**bench.base_key(), "passages": passages},
-            autocast=torch.bfloat16 if (spec.base, spec.precision) == ("fp32", "bf16") else None,
-            score_dev=_scorer(bench, loaded, dev_rows, passages) if spec.best_by == "metric" else None,
-            deadline_s=_seconds(bench.spec.budget.time),
-            resume=resume,
-            resume_command=_resume_command(bench.task, run),
-            tell=run.tell,
-        )
+        with float32_products(spec, loaded.model.device.type, run.tell):
+            outcome = train_rows(
+                loaded.model,
+                objective,
+                rows,
+                dev,
+                spec,
+                run.path,
+                trainable=kind.trainable(loaded.model),
+                save_adapter=lambda folder: kind.save(
+                    loaded.model, folder, spec.adapter, loaded.provenance, template_key=bench.renderer.key
+                ),
+                fingerprint={**bench.base_key(), "passages": passages},
+                autocast=autocast_of(spec),
+                score_dev=_scorer(bench, loaded, dev_rows, passages) if spec.best_by == "metric" else None,
+                deadline_s=_seconds(bench.spec.budget.time),
+                resume=resume,
+                resume_command=_resume_command(bench.task, run),
+                tell=run.tell,
+            )
     finally:
         remove_adapter(loaded.model)
     return TrainResult(
