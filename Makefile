@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: quickstart quickstart-full test test-slow lint clean
+.PHONY: quickstart quickstart-full test test-slow bench lint clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,9 @@ test: lint  ## everything that must hold, in minutes
 
 test-slow: $(READY_DEV)  ## the slow tier as well
 	$(BIN)/python -m pytest -m 'slow or not slow'
+
+bench: $(READY)  ## training side by side with other tools, whose environments it makes; about an hour
+	$(BIN)/python benchmarks/train.py --search --out benchmarks/results/lora.json --plot benchmarks/results/lora.svg
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"--peers: {error}", file=sys.stderr)
         return 2
+    for file in (args.out, args.plot):
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="luthier-benchmark-") as work:
         result = measure(args, names, Path(work))
     rows = summarise(result)

@@ -18,9 +18,10 @@ TORCH = "torch==2.13.0"
 ENVS: dict[str, tuple[str, ...]] = {
     "trl": ("trl==1.16.*", "peft==0.21.*", "transformers==5.23.*", "datasets>=5,<6", "accelerate>=1.15,<2"),
     "litgpt": ("litgpt==0.5.13",),
-    "llamafactory": ("llamafactory",),
-    "torchtune": ("torchtune", "torchao"),
+    "llamafactory": ("llamafactory==0.9.5",),
+    "torchtune": ("torchtune==0.6.1", "torchao==0.10.0"),  # a later torchao has moved what torchtune imports
 }
+_REMOVED = {"llamafactory": ("torchvision", "torchaudio")}  # builds that need CUDA and fail when they are imported
 _CUDA = ("nvidia-", "cuda-", "triton")
 
 
@@ -46,6 +47,8 @@ def ensure_env(name: str, folder: Path) -> Path:
     for packages in ([TORCH, "numpy"], list(ENVS[name])):
         _refuse_cuda(python, packages, constraint)
         _run([str(python), *_pip(constraint), *packages])
+    if name in _REMOVED:
+        _run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *_REMOVED[name]])
     marker.write_text(json.dumps(wanted))
     return python
 
