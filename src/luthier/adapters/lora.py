@@ -39,9 +39,10 @@ class LoraLinear(nn.Linear):
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         self.base = (base,)  # a tuple hides it from the module tree, so names and counts stay those of the base
+        base._parameters.update(weight=None, bias=None)  # held once: who shards or moves the weight moves all of it
         self.rank, self.scale, self.dropout = rank, scale, dropout
         self.active = True
-        device = base.weight.device
+        device = self.weight.device
         self.lora_A = nn.Parameter(torch.zeros(rank, base.in_features, dtype=torch.float32, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, dtype=torch.float32, device=device))
         self.train(base.training)
@@ -133,8 +134,9 @@ class _Lora:
 
     def remove(self, model: PreTrainedModel) -> None:
         for path, layer in lora_layers(model).items():
-            layer.base[0].train(layer.training)
-            model.set_submodule(path, layer.base[0])
+            base = layer.base[0].train(layer.training)
+            base.weight, base.bias = layer.weight, layer.bias
+            model.set_submodule(path, base)
         mark_removed(model)
 
     def switch(self, model: PreTrainedModel, on: bool) -> None:

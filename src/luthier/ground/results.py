@@ -165,6 +165,8 @@ class TrainResult(Result):
     tokens_per_s: float
     peak_bytes: int
     predicted_peak_bytes: int | None = None
+    processes: int = 1
+    total_peak_bytes: int | None = None  # of all processes: the sum of their peaks; peak_bytes is the largest one
     trainable_parameters: int
     total_parameters: int
     train_loss: float

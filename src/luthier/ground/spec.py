@@ -140,6 +140,15 @@ class TrainSpec(Strict):
     precision: Literal["bf16", "fp32", "fp16"] = Field(
         "bf16", description="Precision of the arithmetic; fp16 scales the loss and keeps float32 weights."
     )
+    checkpointing: Literal["none", "selective", "full"] = Field(
+        "none", description="Activations computed again instead of kept: none, gate and up, or whole layers."
+    )
+    mlp_tile: int | None = Field(
+        None, ge=64, description="Most tokens of an MLP at once (default: all); for very long rows."
+    )
+    prefix_sharing: bool = Field(
+        True, description="Compute what rows of a step have in common at their beginning once, where it saves enough."
+    )
     tf32: bool = Field(False, description="Let a GPU multiply float32 matrices in TF32; no effect elsewhere.")
     optimizer: str = Field("adamw", description="Registered optimizer: adamw, adamw8bit, adafactor, or a plug-in's.")
     optimizer_in_backward: bool = Field(
@@ -153,6 +162,10 @@ class TrainSpec(Strict):
     )
     spike_factor: float = Field(
         10.0, gt=0, description="A spike is so many robust deviations above the median of the last 50 steps."
+    )
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="With several processes: each holds the whole model (ddp), or a shard of every weight (fsdp).",
     )
     eval_every: int | None = Field(None, ge=1, description="Steps between dev evaluations (default: once an epoch).")
     save_every: int | None = Field(None, ge=1, description="Steps between checkpoints (default: as eval_every).")

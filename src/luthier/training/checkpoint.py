@@ -2,7 +2,8 @@
 
     step-000400/
       adapter/               what the adapter kind saved; other tools read it
-      training.safetensors   trained weights in float32, optimizer state, random numbers
+      training.safetensors   trained weights in float32, optimizer state, random numbers; of sharded weights, one file
+                             for each process (training-000.safetensors), with its slices
       state.json             step, history, best, fingerprint
       manifest.json          SHA-256 of all of these
 
@@ -26,12 +27,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from luthier.ground.errors import BadInput, Refused
 from luthier.ground.events import Tell, silent
 from luthier.ground.files import DRAFT, verify_folder, whole_folder, write_json
+from luthier.training.parallel.slices import read_whole
 
 ADAPTER = "adapter"
 TENSORS = "training.safetensors"
@@ -50,8 +52,7 @@ class Checkpoint:
 
     def tensors(self) -> dict[str, Tensor]:
         """Read weights, optimizer state and random numbers."""
-        tensors: dict[str, Tensor] = load_file(self.path / TENSORS)
-        return tensors
+        return read_whole(self.path)
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -72,16 +73,32 @@ def save_checkpoint(
         BadInput: the disk refused, or did not keep what was written; older checkpoints are untouched.
     """
     path = folder_of(run, step)
-    with whole_folder(path) as draft, _disk_faults_as_os_errors():
-        (draft / ADAPTER).mkdir()
+    with checkpoint_draft(path) as draft:
         save_adapter(draft / ADAPTER)
         contiguous = {name: tensor.contiguous() for name, tensor in {**tensors, **random_tensors()}.items()}
         save_file(contiguous, draft / TENSORS)
-        write_json(draft / STATE, {"step": step, **state})
+        write_state(draft, step, state)
+    return path
+
+
+@contextlib.contextmanager
+def checkpoint_draft(path: Path) -> Iterator[Path]:
+    """Yield a draft folder with a place for the adapter; it becomes `path`, and is read back, when the block ends well.
+
+    Raises:
+        BadInput: the disk refused, or did not keep what was written.
+    """
+    with whole_folder(path) as draft, disk_faults_as_os_errors():
+        (draft / ADAPTER).mkdir()
+        yield draft
     if faults := verify_folder(path):
         discard(path)
         raise BadInput(f"the disk did not keep what was written ({faults[0]})", where=str(path), fix="check the disk")
-    return path
+
+
+def write_state(draft: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Write what a checkpoint remembers beside tensors."""
+    write_json(draft / STATE, {"step": step, **state})
 
 
 def latest_valid(run: Path, tell: Tell = silent) -> Checkpoint | None:
@@ -160,7 +177,7 @@ def _read(path: Path, step: int) -> tuple[Checkpoint | None, str]:
 
 
 @contextlib.contextmanager
-def _disk_faults_as_os_errors() -> Iterator[None]:
+def disk_faults_as_os_errors() -> Iterator[None]:
     """Safetensors tells a full disk as text: give it its number back, so that it is told like any other."""
     try:
         yield

@@ -18,7 +18,7 @@ from luthier.ground.hashes import key_of
 from luthier.ground.spec import TrainSpec
 from luthier.rows.types import Encoded
 
-FREE = {"keep", "save_every"}  # settings that change what is kept on disk, not what is learned
+FREE = {"keep", "save_every", "strategy"}  # settings that change what is kept, and where, not what is learned
 
 
 def fingerprint_of(
@@ -57,6 +57,21 @@ def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], where: str)
             where=where,
             fix="set these back to resume, or start again with another --out",
         )
+
+
+def refuse_unlike(of_ranks: Sequence[Mapping[str, Any]]) -> None:
+    """Compare the fingerprints of all processes of a run.
+
+    Raises:
+        Refused: one has other rows, settings or weights than the first; every difference is listed.
+    """
+    for rank, own in enumerate(of_ranks):
+        if changed := differences(of_ranks[0], own):
+            raise Refused(
+                f"the processes do not train the same: {'; '.join(changed)}",
+                where=f"rank {rank}",
+                fix="give all nodes the same task, data and model",
+            )
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

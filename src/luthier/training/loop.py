@@ -93,6 +93,7 @@ def train_rows(
     step = make_step(model, objective, trainable, spec, autocast, group, root, min(train, key=len))
     done = Progress()
     with (
+        _engine(model, spec, autocast, root) as engine,
         lost_as_one_sentence(lambda: done.step, str(run), resume_command),
         run_held(run, group),
         PeakMemory() as peak,
@@ -115,6 +116,7 @@ def train_rows(
             peak=peak,
             progress=done,
         )
+        tell({"kind": "engine", "text": engine.sentence, **asdict(engine)})
         training.begin(resume)
         training.go(wish, deadline_s, resume_command)
         return training.finish()
@@ -371,6 +373,16 @@ class _Training:
             self.tell({"kind": "warning", "text": f"the best checkpoint is damaged and the last is taken: {fault}"})
             return self.progress.step
         return best
+
+
+def _engine(
+    model: nn.Module, spec: TrainSpec, autocast: torch.dtype | None, root: ShardedLoss | None
+) -> contextlib.AbstractContextManager[Engine]:
+    """Give the model the fast body; weights in shards and arithmetic in another precision go by its modules."""
+    if root is not None or autocast not in (None, next(model.parameters()).dtype):
+        reason = "its weights lie in shards" if root is not None else "arithmetic and weights differ in precision"
+        return contextlib.nullcontext(general_engine(model, reason))
+    return fast_body(model, spec.checkpointing, spec.mlp_tile)
 
 
 def _refuse_untrainable(train: Sequence[Encoded]) -> None:

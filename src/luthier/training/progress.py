@@ -22,6 +22,8 @@ class Progress:
     Attributes:
         best_value: of the best evaluation; lower is better (a metric is negated).
         worse: evaluations since the best one.
+        peak_bytes: of the process that needed most.
+        total_peak_bytes: of all processes together; the sum of their peaks.
         stopped: why the run ended, or empty.
     """
 
@@ -31,6 +33,7 @@ class Progress:
     seconds: float = 0.0
     step_seconds: float = 0.0
     peak_bytes: int = 0
+    total_peak_bytes: int = 0
     best_step: int | None = None
     best_value: float | None = None
     worse: int = 0
@@ -56,6 +59,11 @@ class Progress:
         )
         self.history.append(record)
         return record
+
+    def note_peaks(self, most: int, total: int) -> None:
+        """Note the peak memory of the process that needs most, and of all together."""
+        self.peak_bytes = max(self.peak_bytes, most)
+        self.total_peak_bytes = max(self.total_peak_bytes, total)
 
     def better(self, value: float | None, step: int) -> bool:
         """Note an evaluation (None: it gave no number); return whether it is the best so far."""
@@ -102,6 +110,10 @@ class Progress:
         evals = [EvalRecord(**record) for record in plain["evals"]]
         return cls(**{**plain, "history": history, "evals": evals})
 
+    def become(self, plain: Mapping[str, Any]) -> None:
+        """Go on as what `to_json` wrote."""
+        self.__dict__.update(Progress.from_json(plain).__dict__)
+
 
 @dataclass(frozen=True)
 class TrainOutcome:
@@ -115,6 +127,8 @@ class TrainOutcome:
     seconds: float
     tokens_per_s: float
     peak_bytes: int
+    processes: int
+    total_peak_bytes: int
     trainable_parameters: int
     total_parameters: int
     train_loss: float
