@@ -77,8 +77,8 @@ def _of_the_ceiling(ceiling: Mapping[str, Any]) -> str:
     step = f"{ceiling['tokens']:.0f} tokens, {ceiling['tokens_per_s']:.0f} tokens/s"
     return (
         f"Share of the ceiling: {ceiling['share']:.0%} of a step ({ceiling['gemm_s']:.2f} of "
-        f"{ceiling['step_s']:.2f} s; {step}) is the time that its own {ceiling['products']:.0f} matrix products take alone, at "
-        f"{ceiling['gemm_gflops']:.0f} GFLOP/s, where a plain product ({ceiling['plain']}) runs at "
+        f"{ceiling['step_s']:.2f} s; {step}) is the time that its own {ceiling['products']:.0f} matrix products take "
+        f"alone, at {ceiling['gemm_gflops']:.0f} GFLOP/s, where a plain product ({ceiling['plain']}) runs at "
         f"{ceiling['plain_gflops']:.0f}. The profiler sees {ceiling['profiled_gflop']:.0f} GFLOP of "
         f"products in the step, {ceiling['gemm_gflop']:.0f} were replayed."
     )

@@ -38,7 +38,7 @@ NAMES = {
 
 
 def main() -> None:
-    torchtune_parts.METER = meter
+    torchtune_parts.METERS.append(meter)
     full = meter.job["adapter"] == "full"
     config = OmegaConf.create(_config(full))
     module = _recipe("full_finetune_single_device" if full else "lora_finetune_single_device")

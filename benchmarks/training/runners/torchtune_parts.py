@@ -1,6 +1,6 @@
 """Components that torchtune's configuration names by path: the rows, the pad id, the schedule, the listener.
 
-`METER` is set by `run_torchtune.py` before the recipe is made.
+`METERS` gets its one entry from `run_torchtune.py` before the recipe is made.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from benchmarks.training.runners.meter import Meter
 
-METER: Meter
+METERS: list[Meter] = []
 
 
 class Rows(Dataset):  # type: ignore[type-arg]
@@ -20,7 +20,7 @@ class Rows(Dataset):  # type: ignore[type-arg]
 
     def __init__(self, tokenizer: Any) -> None:
         assert tokenizer.pad_id == PadOnly.pad_id
-        batches, _ = METER.micro_batches()
+        batches, _ = METERS[0].micro_batches()
         self.rows = [{"tokens": row["input_ids"], "labels": row["labels"]} for batch in batches for row in batch]
 
     def __len__(self) -> int:
@@ -44,8 +44,8 @@ class Listener:
 
     def log_dict(self, payload: dict[str, Any], step: int) -> None:
         """One optimizer step is over."""
-        assert step == len(METER.steps) + 1
-        METER.step(float(payload["loss"]), float(payload["grad_norm"]))
+        assert step == len(METERS[0].steps) + 1
+        METERS[0].step(float(payload["loss"]), float(payload["grad_norm"]))
 
     def close(self) -> None:
         """Nothing to close."""
