@@ -1,10 +1,11 @@
 """Dynamic loss scaling for float16, whose gradients would otherwise underflow (Micikevicius et al. 2018).
 
 The rule is that of `torch.amp.GradScaler`: a step whose gradient overflowed is not taken and halves the scale; after
-2,000 good steps in a row it doubles. Finding the overflow is the step's affair, which knows the gradient's norm.
+2,000 good steps in a row it doubles. It begins at 64 instead of 65,536, because the loss of a step is a sum over about
+a thousand targets and not their mean. Finding the overflow is the step's affair, which knows the gradient's norm.
 
 >>> scale = LossScale(); scale.note(overflow=True); scale.value
-32768.0
+32.0
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import torch
 from torch import Tensor
 
 GROWTH_STEPS = 2000
-_LEAST = 1.0
+_LEAST = 2.0**-10
 
 
 @dataclass
 class LossScale:
     """The scale, and the good steps since it changed."""
 
-    value: float = 65536.0
+    value: float = 64.0
     good_steps: int = 0
 
     def note(self, *, overflow: bool) -> None:

@@ -21,7 +21,7 @@ from luthier.training.optimizers.base import OPTIMIZERS, OptimizerKind, same, sc
 from luthier.training.optimizers.blockwise import BLOCK, dequantize, quantize
 
 SMALL = 4096  # values; below, state stays float32
-PIECE = 1024 * BLOCK
+PIECE = 512 * BLOCK
 
 
 class AdamW8bit(torch.optim.Optimizer):
