@@ -23,7 +23,7 @@ from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.types import Pack
 from luthier.training.loop import train_rows
 from luthier.training.parallel.group import joined
-from luthier.training.parallel.sharded import shard_model
+from luthier.training.parallel.sharded import mesh_of, shard_model
 
 
 class _BreaksAtRow(SupervisedFinetuning):
@@ -82,7 +82,7 @@ def _train(folder: Path, wanted: dict[str, Any], group: Any, told: list[dict[str
     trainable = kind.trainable(model)
     root = None
     if sharded:
-        root, trainable = shard_model(model, objective, group, trainable)
+        root, trainable = shard_model(model, objective, mesh_of(group), trainable)
 
     def tell(event: Any) -> None:
         told.append(event)

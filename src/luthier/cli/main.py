@@ -163,6 +163,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out (or the newest); start it if empty.")
     ] = False,
+    procs: Annotated[
+        int, typer.Option("--procs", metavar="N", min=1, help="Share the work among N processes on this machine.")
+    ] = 1,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -175,7 +178,7 @@ def train(
         import luthier as lu
         from luthier.reports.terminal import train_view
 
-        here.show(lu.train(_task(task, set_), out=out, resume=resume, tell=here.tell), train_view)
+        here.show(lu.train(_task(task, set_), out=out, resume=resume, procs=procs, tell=here.tell), train_view)
 
 
 @app.command()

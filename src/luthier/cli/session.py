@@ -11,14 +11,16 @@ import json as json_module
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from luthier.ground.errors import Interrupted, LuthierError
+from luthier.ground.errors import BadInput, Interrupted, LuthierError
 from luthier.ground.events import Tell, silent
+from luthier.training.parallel.launch import as_worker, is_worker
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -35,7 +37,9 @@ class Session:
         self.exit_code = 0
 
     def show(self, result: R, view: Callable[[R], Any]) -> None:
-        """Print a result: as one JSON object, or as its view."""
+        """Print a result: as one JSON object, or as its view; of many processes the first speaks."""
+        if _rank():
+            return
         if self.json:
             print(result.model_dump_json())
             return
@@ -56,7 +60,9 @@ def session(json: bool, quiet: bool, debug: bool) -> Iterator[Session]:
     signal.signal(signal.SIGTERM, _terminated)
     here = Session(json, silent)
     with contextlib.ExitStack() as stack:
-        if not quiet:
+        if (parent := as_worker()) is not None:
+            here.tell = parent
+        elif not quiet and not _rank():
             here.tell = stack.enter_context(_progress())
         try:
             yield here
@@ -93,5 +99,14 @@ def _progress() -> Iterator[Tell]:
 def _fail(sentence: str, code: int, debug: bool) -> None:
     if debug:
         raise
-    print(f"luthier: {sentence}", file=sys.stderr)
+    if is_worker():
+        traceback.print_exc()  # into a file of the parent's, which shows it with `--debug`
+    if not _rank() or is_worker() or code == BadInput.exit_code:  # what all refuse together, the first one says
+        print(f"luthier: {sentence}", file=sys.stderr)
     raise typer.Exit(code)
+
+
+def _rank() -> int:
+    """Return which process of a group this is (torchrun and `--procs` set RANK)."""
+    text = os.environ.get("RANK", "")
+    return int(text) if text.isdecimal() else 0

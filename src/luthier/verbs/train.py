@@ -8,12 +8,13 @@ computes, when checkpoints are made and how a run resumes is the training room's
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from luthier.adapters.base import get_kind, remove_adapter
+from luthier.adapters.base import get_kind
 from luthier.evaluation.systems import Item, LocalSystem
 from luthier.generation.engine import Generator
 from luthier.ground.errors import Refused
@@ -28,7 +29,11 @@ from luthier.rows.lengths import fit_length
 from luthier.rows.types import Encoded, Row
 from luthier.training.loop import train_rows
 from luthier.training.optimizers.base import OPTIMIZERS
-from luthier.training.precision import autocast_of, base_precision, float32_products
+from luthier.training.parallel.group import SOLO, Group, joined
+from luthier.training.parallel.launch import is_worker
+from luthier.training.precision import autocast_of, float32_products
+from luthier.verbs.injection import injected
+from luthier.verbs.processes import run_of_all, train_in_processes
 from luthier.verbs.runs import Run, find_run, open_run, runs_folder
 from luthier.verbs.workbench import Workbench
 
@@ -36,24 +41,40 @@ _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def train(
-    task: Task | str | Path, *, out: str | Path | None = None, resume: bool = False, tell: Tell = silent
+    task: Task | str | Path,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    procs: int = 1,
+    tell: Tell = silent,
 ) -> TrainResult:
     """Finetune.
 
     Args:
         out: the run directory (default: a new one; with `resume`, the newest that has not ended).
         resume: go on from the last whole checkpoint; an empty run directory is begun.
+        procs: processes on this machine that share the work. Where RANK and WORLD_SIZE are set (torchrun, Slurm), this
+            process is one of a group already.
 
     Raises:
         Refused: the data check says that training would be meaningless, or the loss is not finite.
         Interrupted: Ctrl-C or SIGTERM, after the step was saved; the sentence says how to go on.
     """
     task = task if isinstance(task, Task) else load_task(task)
-    return train_system(Workbench(task, tell), task.spec.train.passages, out=out, resume=resume)
+    if procs > 1:
+        return train_in_processes(task, procs, out=out, resume=resume, tell=tell)
+    with joined() as group:
+        bench = Workbench(task, tell if group.is_first else silent)
+        return train_system(bench, task.spec.train.passages, out=out, resume=resume, group=group)
 
 
 def train_system(
-    bench: Workbench, passages: int, *, out: str | Path | None = None, resume: bool = False
+    bench: Workbench,
+    passages: int,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    group: Group = SOLO,
 ) -> TrainResult:
     """Train the task's adapter with `passages` retrieved passages in each prompt (0: none)."""
     make_objective(bench.spec.train.objective, bench.renderer)  # a name that nobody knows is told before the work
@@ -61,11 +82,18 @@ def train_system(
     OPTIMIZERS.get(bench.spec.train.optimizer)
     refuse_meaningless(bench)
     task = bench.task
-    if resume and out is None:
-        out = _newest_unended(task)
-    with open_run(task, "train", out, bench.tell, key=train_key(bench, passages), resume=resume) as run:
-        result = _train(bench, passages, run, resume)
-        run.finish(result)
+    if passages:
+        group.first(lambda: bench.documents_key)  # one process makes the index
+    key = train_key(bench, passages)
+
+    def open_here() -> contextlib.AbstractContextManager[Run]:
+        folder = _newest_unended(task) if resume and out is None else out
+        return open_run(task, "train", folder, bench.tell, key=key, resume=resume)
+
+    with run_of_all(group, open_here) as run:
+        result = _train(bench, passages, run, resume, group)
+        if group.is_first:
+            run.finish(result)
     return result
 
 
@@ -82,7 +110,7 @@ def train_key(bench: Workbench, passages: int) -> str:
         {
             **bench.base_key(),
             "data": bench.data_key("train", "dev"),
-            "train": spec.train.model_dump(mode="json", exclude={"passages"}),
+            "train": spec.train.model_dump(mode="json", exclude={"passages", "strategy"}),
             "instruction": bench.train_prompt.instruction,
             "passages": passages,
             "documents": bench.documents_key if passages else None,
@@ -104,19 +132,17 @@ def refuse_meaningless(bench: Workbench) -> None:
         )
 
 
-def _train(bench: Workbench, passages: int, run: Run, resume: bool) -> TrainResult:
+def _train(bench: Workbench, passages: int, run: Run, resume: bool, group: Group) -> TrainResult:
     spec = bench.spec.train
-    loaded = bench.model(base_precision(spec))
     objective = make_objective(spec.objective, bench.renderer)
     run.tell({"kind": "stage", "text": f"preparing rows{f' with {passages} passages each' if passages else ''}"})
     rows = _encode(bench, objective, bench.rows("train"), passages, run.tell)
     dev_rows = bench.rows("dev") if bench.spec.data.dev else []
     dev = _encode(bench, objective, dev_rows, passages, run.tell)
     kind = get_kind(spec.adapter.kind)
-    kind.inject(loaded.model, spec.adapter, seed=spec.seed)
-    try:
-        run.tell({"kind": "stage", "text": f"training {spec.adapter.kind} on {len(rows)} rows"})
-        with float32_products(spec, loaded.model.device.type, run.tell):
+    with injected(bench, kind, objective, group) as (loaded, trainable, root):
+        run.tell({"kind": "stage", "text": f"training {spec.adapter.kind} on {len(rows)} rows{_by(group)}"})
+        with float32_products(spec, group.device.type, run.tell):
             outcome = train_rows(
                 loaded.model,
                 objective,
@@ -124,7 +150,7 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool) -> TrainResu
                 dev,
                 spec,
                 run.path,
-                trainable=kind.trainable(loaded.model),
+                trainable=trainable,
                 save_adapter=lambda folder: kind.save(
                     loaded.model, folder, spec.adapter, loaded.provenance, template_key=bench.renderer.key
                 ),
@@ -133,11 +159,11 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool) -> TrainResu
                 score_dev=_scorer(bench, loaded, dev_rows, passages) if spec.best_by == "metric" else None,
                 deadline_s=_seconds(bench.spec.budget.time),
                 resume=resume,
-                resume_command=_resume_command(bench.task, run),
+                resume_command=_resume_command(bench.task, run, group),
+                group=group,
+                root=root,
                 tell=run.tell,
             )
-    finally:
-        remove_adapter(loaded.model)
     return TrainResult(
         run=str(run.path),
         name="finetuned+rag" if passages else "finetuned",
@@ -176,11 +202,19 @@ def _scorer(bench: Workbench, loaded: LoadedModel, dev: Sequence[Row], passages:
     return lambda: bench.mean_score(system.answer(items), items)
 
 
-def _resume_command(task: Task, run: Run) -> str:
-    """Return what a person types to go on, with the same overrides."""
+def _resume_command(task: Task, run: Run, group: Group) -> str:
+    """Return what a person types to go on, with the same overrides and as many processes."""
     words = ["luthier", "train", str(task.path), "--resume", "--out", str(run.path)]
     words += [word for override in task.overrides for word in ("--set", override)]
-    return shlex.join(words)
+    if group.size == 1:
+        return shlex.join(words)
+    if is_worker():
+        return shlex.join([*words, "--procs", str(group.size)])
+    return f"{shlex.join(words)} (under the same torchrun command)"
+
+
+def _by(group: Group) -> str:
+    return f" in {group.size} processes" if group.size > 1 else ""
 
 
 def _newest_unended(task: Task) -> Path | None:

@@ -78,9 +78,14 @@ def worker_environment(procs: int, rank: int, store: Path, given: Mapping[str, s
     }
 
 
+def is_worker() -> bool:
+    """Whether this process was started here."""
+    return WORKER in os.environ
+
+
 def as_worker() -> Tell | None:
     """In a process that was started here: watch the parent, and return whom to tell; None in any other process."""
-    if WORKER not in os.environ:
+    if not is_worker():
         return None
     threading.Thread(target=_watch_parent, daemon=True).start()
     descriptor = os.environ[WORKER]

@@ -4,7 +4,7 @@ Each decoder block is gathered for its forward and its backward and let go again
 root's. The loss is the root's forward, so that the head is gathered while it is computed. Gradients are summed, not
 averaged, because a step divides once by its whole count. Nothing here steps or saves.
 
-    root, trainable = shard_model(model, objective, group, kind.trainable(model))
+    root, trainable = shard_model(model, objective, mesh_of(group), kind.trainable(model))
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -48,8 +48,13 @@ class ShardedLoss(nn.Module):
                 module.reshard()
 
 
+def mesh_of(group: Group) -> DeviceMesh:
+    """Return the processes as FSDP2 wants them; all must call this together."""
+    return init_device_mesh(group.device.type, (group.size,))
+
+
 def shard_model(
-    model: PreTrainedModel, objective: Objective, group: Group, trainable: Mapping[str, nn.Parameter]
+    model: PreTrainedModel, objective: Objective, mesh: DeviceMesh, trainable: Mapping[str, nn.Parameter]
 ) -> tuple[ShardedLoss, dict[str, nn.Parameter]]:
     """Replace every weight of the model by this process's shard of it, block by block; return what is trained now.
 
@@ -59,13 +64,12 @@ def shard_model(
         BadInput: the model has no list of blocks, or something that is trained is not a weight of its modules.
     """
     places = _places(model, trainable)
-    mesh = init_device_mesh(group.device.type, (group.size,))
     dtype = model.dtype
     narrow = any(weight.dtype != torch.float32 for weight in trainable.values())
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32) if narrow else MixedPrecisionPolicy()
     root = ShardedLoss(model, objective, dtype if narrow else None)
     for module in [*_blocks(model), root]:
-        module.to(device=group.device, dtype=torch.float32 if narrow else None)
+        module.to(device=mesh.device_type, dtype=torch.float32 if narrow else None)
         fully_shard(module, mesh=mesh, mp_policy=policy)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
