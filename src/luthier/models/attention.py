@@ -72,7 +72,7 @@ def pack_attention(
 
 def segment_attention(q_TS: Tensor, k_TS: Tensor, v_TS: Tensor, heads: Heads, segments: Segments) -> Tensor:
     """Return `pack_attention` of heads that lie next to each other in rows: [T, H · D]."""
-    q_THD, k_TKD, v_TKD = (x.unflatten(1, (-1, heads.size)) for x in (q_TS, k_TS, v_TS))
+    q_THD, k_TKD, v_TKD = (x.view(len(x), -1, heads.size) for x in (q_TS, k_TS, v_TS))
     return pack_attention(q_THD, k_TKD, v_TKD, segments, heads).flatten(1)
 
 
@@ -90,11 +90,13 @@ def plain_attention(
     c · tanh(s / c) (Gemma 2, Riviere et al. 2024).
     """
     groups = heads.heads // heads.kv_heads
-    q_parts, k_parts, v_parts = (torch.split(x, segments.lengths) for x in (query_THD, key_TKD, value_TKD))
+    q_parts, k_parts, v_parts = (torch.split(x, list(segments.lengths)) for x in (query_THD, key_TKD, value_TKD))
     outputs = []
     for n, q in enumerate(q_parts):
         chain = segments.chain(n)
-        k, v = (torch.cat([parts[link] for link in chain]) if len(chain) > 1 else parts[n] for parts in (k_parts, v_parts))
+        k, v = (
+            torch.cat([parts[link] for link in chain]) if len(chain) > 1 else parts[n] for parts in (k_parts, v_parts)
+        )
         q_HLD, k_HMD, v_HMD = (x.transpose(0, 1) for x in (q, k, v))
         k_HMD, v_HMD = k_HMD.repeat_interleave(groups, 0), v_HMD.repeat_interleave(groups, 0)
         attend = _capped if heads.cap else _sdpa

@@ -1,12 +1,13 @@
 """Run a causal model of `transformers` over a pack: rows end to end, without padding, none of which sees another.
 
 The pack's segments travel through the model's own forward as its attention mask: an int64 tensor [1, 1, 2, N] of their
-lengths and parents, which `transformers` hands on untouched because it has four axes. The attention function registered here reads it; any other
-mask means an ordinary call, which is answered by plain scaled-dot-product attention, so the same model generates with
-padding and a key-value cache. A model that does not ask the attention interface once per layer is refused, never run
-with documents that leak. Losses are not computed here.
+lengths and parents, which `transformers` hands on untouched because it has four axes. The attention function registered
+here reads it; any other mask means an ordinary call, which is answered by plain scaled-dot-product attention, so the
+same model generates with padding and a key-value cache. A model that does not ask the attention interface once per
+layer is refused, never run with documents that leak. Losses are not computed here.
 
-    hidden_ND = hidden_at(model, ids_T, positions_T, Segments((5, 7)), wanted_N); logits_NV = logits_at(model, hidden_ND)
+    hidden_ND = hidden_at(model, ids_T, positions_T, Segments((5, 7)), wanted_N)
+    logits_NV = logits_at(model, hidden_ND)
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from luthier.models.attention import pack_attention
 from luthier.models.kernels.varlen import Heads
 from luthier.models.quiet import no_progress_bars
 from luthier.models.segments import Segments
+
 
 class Body(Protocol):
     """What can stand in for a model's own forward."""

@@ -96,7 +96,8 @@ def wanted_table(segments: Segments, wanted_N: Tensor) -> UnitTable:
 
 
 def _table(segments: Segments, queries: Sequence[tuple[int, int]], places: Tensor) -> UnitTable:
-    units, ranges = [], []
+    units: list[list[int]] = []
+    ranges: list[list[int]] = []
     for n, (first, count) in enumerate(queries):
         links = segments.chain(n)
         keys = sum(segments.lengths[link] for link in links)

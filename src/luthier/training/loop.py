@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from luthier.rows.packing import pack_rows
 from luthier.rows.types import Encoded
 from luthier.training.batches import PlannedStep, plan_steps, step_packs
 from luthier.training.checkpoint import ADAPTER, Checkpoint, folder_of
+from luthier.training.engine.body import engine_for
 from luthier.training.fingerprint import fingerprint_of, refuse_changes, refuse_unlike
 from luthier.training.interrupts import StopWish, stop_wish
 from luthier.training.optimizers.schedule import rate_at
@@ -93,7 +94,7 @@ def train_rows(
     step = make_step(model, objective, trainable, spec, autocast, group, root, min(train, key=len))
     done = Progress()
     with (
-        _engine(model, spec, autocast, root) as engine,
+        engine_for(model, spec, autocast, is_sharded=root is not None) as engine,
         lost_as_one_sentence(lambda: done.step, str(run), resume_command),
         run_held(run, group),
         PeakMemory() as peak,
@@ -373,16 +374,6 @@ class _Training:
             self.tell({"kind": "warning", "text": f"the best checkpoint is damaged and the last is taken: {fault}"})
             return self.progress.step
         return best
-
-
-def _engine(
-    model: nn.Module, spec: TrainSpec, autocast: torch.dtype | None, root: ShardedLoss | None
-) -> contextlib.AbstractContextManager[Engine]:
-    """Give the model the fast body; weights in shards and arithmetic in another precision go by its modules."""
-    if root is not None or autocast not in (None, next(model.parameters()).dtype):
-        reason = "its weights lie in shards" if root is not None else "arithmetic and weights differ in precision"
-        return contextlib.nullcontext(general_engine(model, reason))
-    return fast_body(model, spec.checkpointing, spec.mlp_tile)
 
 
 def _refuse_untrainable(train: Sequence[Encoded]) -> None:

@@ -38,7 +38,7 @@ _SIGNATURES = {
 
 
 def rms_norm(x_RW: Tensor, weight_W: Tensor, eps: float, out_RW: Tensor) -> Tensor:
-    """Write x / sqrt(mean(x²) + eps) · weight to `out_RW`; return the reciprocal roots, float32 (Zhang & Sennrich 2019).
+    """Write x / sqrt(mean(x²) + eps) · weight to `out_RW` (Zhang & Sennrich 2019); return the reciprocal roots.
 
     Args:
         x_RW: [T, W], or [T, H, W] for heads that are normalised on their own; `out_RW` may be the same memory.
@@ -134,7 +134,7 @@ def gate_back(gu_TF: Tensor, dm_TM: Tensor, activation: str) -> None:
 
 
 def softmax_loss(logits_CV: Tensor, targets_C: Tensor, cap: float = 0.0, wants_gradient: bool = True) -> Tensor:
-    """Return −log softmax(logits)[target] of each row, float32; the logits are overwritten, by their gradient if wanted.
+    """Return −log softmax(logits)[target] of each row, float32; the logits become their gradient if it is wanted.
 
     Args:
         cap: if not 0, the logits are first cap · tanh(logits / cap).
@@ -143,7 +143,7 @@ def softmax_loss(logits_CV: Tensor, targets_C: Tensor, cap: float = 0.0, wants_g
     if call is None:
         return plain.softmax_loss(logits_CV, targets_C, cap, wants_gradient)
     rows, width = logits_CV.shape
-    if rows and not (0 <= int(targets_C.min()) and int(targets_C.max()) < width):
+    if rows and (int(targets_C.min()) < 0 or int(targets_C.max()) >= width):
         raise IndexError(f"a target lies outside of {width} logits")
     losses_C = torch.empty(rows)
     targets_C = targets_C.contiguous()

@@ -39,7 +39,7 @@ def serves(dtype: torch.dtype, device: torch.device, size: int) -> bool:
 
 
 def attend(q_QS: Tensor, k_TS: Tensor, v_TS: Tensor, heads: Heads, table: UnitTable, out_QS: Tensor) -> Tensor:
-    """Write the attention output of each query row to `out_QS`; return the log of each softmax's sum, [Q, H] float32."""
+    """Write the attention output of each query row to `out_QS`; return the log of each softmax sum, [Q, H] float32."""
     lse_QH = torch.empty(len(q_QS), heads.heads)
     native = _library()
     native.luthier_attention(
@@ -70,9 +70,7 @@ def attend_back(
     )
 
 
-def varlen_attention(
-    query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, segments: Segments, heads: Heads
-) -> Tensor:
+def varlen_attention(query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, segments: Segments, heads: Heads) -> Tensor:
     """Return the attention output [T, H, D], with its gradient."""
     out: Tensor = _Varlen.apply(query_THD, key_TKD, value_TKD, segments, heads)  # type: ignore[no-untyped-call]
     return out
@@ -125,7 +123,9 @@ def _call(q: Tensor, k: Tensor, v: Tensor, heads: Heads, table: UnitTable) -> _C
     for x, count in ((q, heads.heads), (k, heads.kv_heads), (v, heads.kv_heads)):
         fits = x.ndim == 2 and x.stride(1) == 1 and x.stride(0) % 2 == 0 and x.shape[1] == count * heads.size
         if x.dtype != torch.bfloat16 or not fits:
-            raise ValueError(f"the attention kernels take rows of bfloat16, not {x.dtype} {tuple(x.shape)} {x.stride()}")
+            raise ValueError(
+                f"the attention kernels take rows of bfloat16, not {x.dtype} {tuple(x.shape)} {x.stride()}"
+            )
     return _Call(
         q.data_ptr(), k.data_ptr(), v.data_ptr(), q.stride(0), k.stride(0), v.stride(0),
         heads.heads, heads.kv_heads, heads.size, heads.scale, heads.cap, heads.window,

@@ -1,9 +1,9 @@
 """One decoder block, forward and backward, keeping only what cannot be had again cheaply.
 
 A block is two halves of one shape, `x + post(out(core(in(pre(x)))))`: attention and MLP. Norm outputs, activations and
-products with them are computed again in the backward; what is kept of a half is a `Kept…`. How much more is given up is
-the checkpointing policy: `selective` computes gate and up again, `full` the whole block from its input. The plain way to
-the same numbers is transformers' own module, and tests hold the two together.
+products with them are computed again in the backward; what is kept of a half is a `Kept…`. How much more is given up
+is the checkpointing policy: `selective` computes gate and up again, `full` the whole block from its input. The plain
+way to the same numbers is transformers' own module, and tests hold the two together.
 
 Shapes: T tokens, N of them wanted (the last block answers only there), D model width.
 
@@ -13,7 +13,7 @@ Shapes: T tokens, N of them wanted (the last block answers only there), D model 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -196,7 +196,7 @@ class Attention(Half):
 
     def _rotated(self, qkv_TS: Tensor) -> Tensor:
         heads = self.heads.heads + self.heads.kv_heads
-        return qkv_TS[:, : heads * self.heads.size].unflatten(1, (heads, self.heads.size))
+        return qkv_TS[:, : heads * self.heads.size].view(len(qkv_TS), heads, self.heads.size)
 
     def _parts(self, qkv_TS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, kv = self.heads.heads * self.heads.size, self.heads.kv_heads * self.heads.size
@@ -243,7 +243,7 @@ class Attention(Half):
         q, k, _ = self._parts(qkv_TS)
         if self.norms_heads:
             size = self.heads.size
-            q, k = q.unflatten(1, (-1, size)), k.unflatten(1, (-1, size))
+            q, k = q.view(len(q), -1, size), k.view(len(k), -1, size)
         return [(self.q_norm, q), (self.k_norm, k)]
 
     def _norm_heads(self, qkv_TS: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
@@ -259,7 +259,7 @@ class Attention(Half):
         q = self.heads.heads * self.heads.size
         raws = [kept.raw_TS[:, :q], kept.raw_TS[:, q:]]
         if self.norms_heads:
-            raws = [raw.unflatten(1, (-1, self.heads.size)) for raw in raws]
+            raws = [raw.view(len(raw), -1, self.heads.size) for raw in raws]
         grads: list[Tensor] = []
         for (norm, d), raw, scale in zip(self._normed(d_qkv_TS), raws, kept.qk_scales, strict=True):
             grads += norm.backward(d, raw, scale, d)
@@ -279,12 +279,17 @@ class Mlp(Half):
 
     def forward(self, x_TD: Tensor, at: Passing) -> tuple[Tensor, list[KeptMlp]]:
         """Return the half's output, and what its backward needs, tile by tile."""
-        parts = [self._forward(tile, at.checkpointing == "none") for tile in x_TD.split(at.tile or len(x_TD) or 1)]
+        parts = [
+            self._forward(tile, at.checkpointing == "none") for tile in torch.split(x_TD, at.tile or len(x_TD) or 1)
+        ]
         return (parts[0][0] if len(parts) == 1 else torch.cat([y for y, _ in parts])), [kept for _, kept in parts]
 
     def backward(self, dy_TD: Tensor, kept: list[KeptMlp], at: Passing) -> tuple[Tensor, list[Tensor]]:
         """Return the gradients of the input and of `parameters`."""
-        parts = [self._backward(dy, tile) for dy, tile in zip(dy_TD.split(at.tile or len(dy_TD) or 1), kept, strict=True)]
+        parts = [
+            self._backward(dy, tile)
+            for dy, tile in zip(torch.split(dy_TD, at.tile or len(dy_TD) or 1), kept, strict=True)
+        ]
         dx_TD, grads = parts[0]
         for more_TD, more in parts[1:]:
             grads = [total.add_(grad) for total, grad in zip(grads, more, strict=True)]
@@ -333,10 +338,11 @@ class Block:
 
     attention: Attention
     mlp: Mlp
-    parameters: list[torch.nn.Parameter] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.parameters = self.attention.parameters + self.mlp.parameters
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What is trained at present, in the order of the backward's gradients."""
+        return self.attention.parameters + self.mlp.parameters
 
     def forward(self, x_TD: Tensor, at: Passing) -> tuple[Tensor, Any]:
         """Return the block's output at the wanted tokens, and what is kept for the backward."""
@@ -348,7 +354,7 @@ class Block:
         """Return the gradients of the block's input and of `parameters`."""
         if isinstance(kept, Tensor):
             middle_ND, kept_attention = self.attention.forward(kept, at)
-            kept_mlp = [KeptMlp(tile) for tile in middle_ND.split(at.tile or len(middle_ND) or 1)]
+            kept_mlp = [KeptMlp(tile) for tile in torch.split(middle_ND, at.tile or len(middle_ND) or 1)]
         else:
             kept_attention, kept_mlp = kept
         d_middle_ND, mlp_grads = self.mlp.backward(dy_ND.contiguous(), kept_mlp, at)

@@ -1,6 +1,6 @@
 """RMS norm with its backward, over a module of transformers whose weight may be stored minus one (Gemma).
 
-    norm = Norm(layer.input_layernorm); scale_T = norm.forward(x_TD, out_TD)
+norm = Norm(layer.input_layernorm); scale_T = norm.forward(x_TD, out_TD)
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ class Norm:
         self.weight = weight
         self.eps = float(getattr(module, "variance_epsilon", None) or module.eps)  # type: ignore[arg-type]
         self.offset = 1.0 if type(module).__name__.startswith("Gemma") else 0.0
-        self.parameters = [weight] if weight.requires_grad else []
         self._seen = -1
         self._effective_W = torch.empty(0)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained at present: the weight or nothing."""
+        return [self.weight] if self.weight.requires_grad else []
 
     def forward(self, x_RW: Tensor, out_RW: Tensor) -> Tensor:
         """Write the norm to `out_RW` (which may be `x_RW`) and return the reciprocal roots."""

@@ -35,17 +35,17 @@ class Projection:
         self.outputs = sum(self.sizes)
         ranks = sum(layer.rank for layer in self.lora)
         self.rank = -(-ranks // _RANK_STEP) * _RANK_STEP
-        self.parameters: list[nn.Parameter] = [
-            parameter
-            for layer in self.layers
-            for parameter in _parameters_of(layer)
-            if parameter is not None and parameter.requires_grad
-        ]
         self._joined = weight.new_zeros(self.outputs, self.inputs + self.rank)
         self._down = weight.new_zeros(self.rank, self.inputs)
         self._bias = self._joined_bias()
         self._seen: tuple[int, ...] = ()
         self._share_weights()
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained at present, in the order of `parameter_grads`."""
+        every = [parameter for layer in self.layers for parameter in _parameters_of(layer)]
+        return [parameter for parameter in every if parameter is not None and parameter.requires_grad]
 
     # -- forward -----------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Projection:
             z_TR, dz_TR: the low-rank values and their gradient.
         """
         grads: list[Tensor] = []
-        down_RI = torch.mm(dz_TR.t(), x_TI) if self.rank else None
+        down_RI = torch.mm(dz_TR.t(), x_TI) if self.lora else None
         weight_OI = self._weight_grads(dy_TO, x_TI)
         output = low = 0
         for layer, size in zip(self.layers, self.sizes, strict=True):
@@ -108,9 +108,11 @@ class Projection:
                 grads.append(part_TO.sum(0, dtype=torch.float32).to(layer.bias.dtype))
             if isinstance(layer, LoraLinear):
                 assert down_RI is not None
-                grads.append(down_RI[low : low + layer.rank].float())
-                up_OR = torch.mm(part_TO.t(), z_TR[:, low : low + layer.rank])
-                grads.append(up_OR.float().mul_(layer.scale))
+                if layer.lora_A.requires_grad:
+                    grads.append(down_RI[low : low + layer.rank].float())
+                if layer.lora_B.requires_grad:
+                    up_OR = torch.mm(part_TO.t(), z_TR[:, low : low + layer.rank])
+                    grads.append(up_OR.float().mul_(layer.scale))
                 low += layer.rank
             output += size
         return grads
@@ -164,9 +166,11 @@ class Projection:
 
 def _parameters_of(layer: nn.Linear) -> list[nn.Parameter | None]:
     own: list[nn.Parameter | None] = [layer.weight, layer.bias]
-    return [*own, layer.lora_A, layer.lora_B] if isinstance(layer, LoraLinear) else own
+    if isinstance(layer, LoraLinear):
+        own += [layer.lora_A, layer.lora_B]
+    return own
 
 
 def _copied(layer: nn.Linear) -> list[Tensor]:
-    lora = [layer.lora_A, layer.lora_B] if isinstance(layer, LoraLinear) else []
-    return lora if layer.bias is None else [*lora, layer.bias]
+    own: list[Tensor] = [] if layer.bias is None else [layer.bias]
+    return [*own, layer.lora_A, layer.lora_B] if isinstance(layer, LoraLinear) else own
