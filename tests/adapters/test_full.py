@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from luthier.adapters.base import ADAPTERS, adapter_off, get_kind, load_adapter, remove_adapter
+from luthier.adapters.base_weights import BaseWeights
 from luthier.adapters.full import FULL
 from luthier.ground.errors import BadInput
 from luthier.ground.spec import AdapterSpec
@@ -161,3 +162,50 @@ def test_kinds_are_registered_by_name() -> None:
 def test_a_model_that_is_not_trained_as_a_whole_has_nothing_to_train(make_model: MakeModel) -> None:
     with pytest.raises(BadInput, match="not being trained as a whole"):
         FULL.trainable(make_model())
+
+
+def test_without_masters_the_bfloat16_weights_themselves_are_trained(make_model: MakeModel, ids_BT: Tensor) -> None:
+    model = make_model(dtype=torch.bfloat16)
+    before = logits(model, ids_BT)
+    FULL.inject(model, AdapterSpec(kind="full", masters="none"), seed=0)
+    assert all(weight is model.get_parameter(name) for name, weight in FULL.trainable(model).items())
+    train(model, ids_BT)
+    after = logits(model, ids_BT)
+    assert not torch.equal(after, before)
+    with adapter_off(model):
+        assert torch.equal(logits(model, ids_BT), before)
+    assert torch.equal(logits(model, ids_BT), after)
+    remove_adapter(model)
+    assert torch.equal(logits(model, ids_BT), before)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_base_is_read_again_instead_of_kept(model_folder: Path, ids_BT: Tensor, precision: str) -> None:
+    model = load_model(find_model(str(model_folder)), precision).model  # type: ignore[arg-type]
+    before = logits(model, ids_BT)
+    base = BaseWeights.of(model, model_folder)
+    assert base.files and not base.copies
+    FULL.inject(model, SPEC, seed=0)
+    train(model, ids_BT)
+    remove_adapter(model)
+    assert torch.equal(logits(model, ids_BT), before)
+
+
+def test_a_base_that_is_not_in_its_folder_is_kept(model_folder: Path, ids_BT: Tensor) -> None:
+    model = load_model(find_model(str(model_folder)), "fp32").model
+    with torch.no_grad():
+        model.get_parameter("model.norm.weight")[0] += 1
+    before = logits(model, ids_BT)
+    assert BaseWeights.of(model, model_folder).copies and BaseWeights.of(model, None).copies
+    FULL.inject(model, SPEC, seed=0)
+    train(model, ids_BT)
+    remove_adapter(model)
+    assert torch.equal(logits(model, ids_BT), before)
+
+
+def test_a_base_that_was_changed_meanwhile_is_not_taken(model_folder: Path) -> None:
+    model = load_model(find_model(str(model_folder)), "fp32").model
+    base = BaseWeights.of(model, model_folder)
+    (model_folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(BadInput, match="changed while it was in use"):
+        base.put_into(model)

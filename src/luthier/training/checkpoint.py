@@ -2,8 +2,9 @@
 
     step-000400/
       adapter/               what the adapter kind saved; other tools read it
-      training.safetensors   trained weights in float32, optimizer state, random numbers; of sharded weights, one file
-                             for each process (training-000.safetensors), with its slices
+      training.safetensors   trained weights (but those that lie in adapter/ bit for bit), optimizer state, random
+                             numbers; of sharded weights, one file for each process (training-000.safetensors), with
+                             its slices
       state.json             step, history, best, fingerprint
       manifest.json          SHA-256 of all of these
 
@@ -34,6 +35,7 @@ from luthier.ground.errors import BadInput, Refused
 from luthier.ground.events import Tell, silent
 from luthier.ground.files import DRAFT, verify_folder, whole_folder, write_json
 from luthier.training.parallel.slices import read_whole
+from luthier.training.twins import with_twins, without_twins
 
 ADAPTER = "adapter"
 TENSORS = "training.safetensors"
@@ -52,7 +54,7 @@ class Checkpoint:
 
     def tensors(self) -> dict[str, Tensor]:
         """Read weights, optimizer state and random numbers."""
-        return read_whole(self.path)
+        return with_twins(read_whole(self.path), self.path / ADAPTER)
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -75,7 +77,8 @@ def save_checkpoint(
     path = folder_of(run, step)
     with checkpoint_draft(path) as draft:
         save_adapter(draft / ADAPTER)
-        contiguous = {name: tensor.contiguous() for name, tensor in {**tensors, **random_tensors()}.items()}
+        own = without_twins({**tensors, **random_tensors()}, draft / ADAPTER)
+        contiguous = {name: tensor.contiguous() for name, tensor in own.items()}
         save_file(contiguous, draft / TENSORS)
         write_state(draft, step, state)
     return path
