@@ -63,13 +63,14 @@ def cut_steps(lengths: Sequence[int], order: Sequence[int], tokens_per_step: int
         yield tuple(step)
 
 
-def step_packs(rows: Sequence[Encoded], planned: PlannedStep, pack_tokens: int) -> list[Pack]:
-    """Return the step's rows in packs of at most `pack_tokens` tokens, alike in length, longest first.
+def step_packs(rows: Sequence[Encoded], planned: PlannedStep, pack_tokens: int, share: bool = False) -> list[Pack]:
+    """Return the step's rows in packs of at most `pack_tokens` tokens; the sum over the step is the same for any cut.
 
-    Rows of like length share a pack because attention is batched by length; the sum over the step is the same.
+    Common beginnings are computed once if `share` and it saves enough. Otherwise rows are packed longest first, since
+    attention by batched products takes documents of like length together.
     """
     chosen = sorted((rows[index] for index in planned.rows), key=len, reverse=True)
-    return pack_rows(chosen, pack_tokens)
+    return pack_rows(chosen, pack_tokens, share)
 
 
 def _epochs(rows: int, spec: TrainSpec) -> Iterator[tuple[int, list[int]]]:

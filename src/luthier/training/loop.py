@@ -95,7 +95,7 @@ def train_rows(
     done = Progress()
     with (
         engine_for(model, spec, autocast, is_sharded=root is not None) as engine,
-        lost_as_one_sentence(lambda: done.step, str(run), resume_command),
+        lost_as_one_sentence(lambda: f" after step {done.step}", str(run), resume_command),
         run_held(run, group),
         PeakMemory() as peak,
         stop_wish(tell) as wish,
@@ -113,6 +113,7 @@ def train_rows(
             fingerprint=known,
             score_dev=score_dev,
             pack_tokens=pack_tokens,
+            shares=spec.prefix_sharing and engine.shares,
             tell=tell,
             peak=peak,
             progress=done,
@@ -139,6 +140,7 @@ class _Training:
     fingerprint: Mapping[str, Any]
     score_dev: Callable[[], float] | None
     pack_tokens: int
+    shares: bool
     tell: Tell
     peak: PeakMemory
     progress: Progress
@@ -163,7 +165,7 @@ class _Training:
             self._restore(checkpoint)
 
     def _tell_steps_of_several_packs(self) -> None:
-        several = sum(len(step_packs(self.train, planned, self.pack_tokens)) > 1 for planned in self.plan)
+        several = sum(len(step_packs(self.train, planned, self.pack_tokens, self.shares)) > 1 for planned in self.plan)
         if several:
             text = (
                 f"{several} of {len(self.plan)} steps are longer than a pack of {self.pack_tokens:,} tokens and add up "
@@ -211,7 +213,7 @@ class _Training:
     def _take_step(self, planned: PlannedStep) -> None:
         progress, began = self.progress, time.perf_counter()
         own = share_rows(self.lengths, planned.rows, self.group.size)[self.group.rank]
-        packs = step_packs(self.train, PlannedStep(planned.epoch, own), self.pack_tokens)
+        packs = step_packs(self.train, PlannedStep(planned.epoch, own), self.pack_tokens, self.shares)
         tokens = sum(self.lengths[row] for row in planned.rows)
         rate = rate_at(progress.step, len(self.plan), self.spec)
         ceiling = self._ceiling()
@@ -290,7 +292,7 @@ class _Training:
         if not self.dev:
             return None
         rows = share_rows([len(row) for row in self.dev], range(len(self.dev)), self.group.size)[self.group.rank]
-        loss_sum, count = self.step.evaluate(pack_rows([self.dev[row] for row in rows], self.pack_tokens))
+        loss_sum, count = self.step.evaluate(pack_rows([self.dev[row] for row in rows], self.pack_tokens, self.shares))
         if count and math.isfinite(loss_sum):
             return loss_sum / count
         self.tell({"kind": "warning", "text": "the dev loss is not a finite number and chooses no checkpoint"})

@@ -17,11 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NoReturn, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from luthier.ground.errors import BadInput, Refused
 from luthier.ground.spec import TrainSpec
+from luthier.models.segments import Segments
 from luthier.objectives.base import Objective
 from luthier.rows.types import Pack
 from luthier.training.in_backward import BrokenGradientError, InBackward
@@ -275,12 +277,16 @@ class TorchStep:
 
 
 def single_rows(pack: Pack) -> list[Pack]:
-    """Return each row of a pack as a pack of its own."""
-    rows, start = [], 0
-    for length, place in zip(pack.lengths, pack.places, strict=True):
-        part = slice(start, start + length)
-        rows.append(Pack(pack.ids_T[part], pack.positions_T[part], pack.target_T[part], (length,), (place,)))
-        start += length
+    """Return each row of a pack as a pack of its own, a shared beginning in each that begins with it."""
+    segments = Segments(pack.lengths, pack.parents)
+    rows = []
+    for number, place in enumerate(pack.places):
+        if not place:
+            continue
+        spans = [(segments.starts[link], segments.lengths[link]) for link in segments.chain(number)]
+        tokens_L = np.concatenate([np.arange(start, start + length) for start, length in spans])
+        ids_L, positions_L, target_L = (x[tokens_L] for x in (pack.ids_T, pack.positions_T, pack.target_T))
+        rows.append(Pack(ids_L, positions_L, target_L, (len(tokens_L),), (place,)))
     return rows
 
 

@@ -42,6 +42,11 @@ class Engine:
     reason: str = ""
 
     @property
+    def shares(self) -> bool:
+        """Whether common beginnings of rows pay: only the native attention does not slow down for them."""
+        return self.name == "fast" and self.kernels == "native"
+
+    @property
     def sentence(self) -> str:
         """Return what a person wants to know about it."""
         why = f" ({self.reason})" if self.reason else ""

@@ -165,10 +165,7 @@ class Projection:
 
 
 def _parameters_of(layer: nn.Linear) -> list[nn.Parameter | None]:
-    own: list[nn.Parameter | None] = [layer.weight, layer.bias]
-    if isinstance(layer, LoraLinear):
-        own += [layer.lora_A, layer.lora_B]
-    return own
+    return [getattr(layer, name, None) for name in ("weight", "bias", "lora_A", "lora_B")]
 
 
 def _copied(layer: nn.Linear) -> list[Tensor]:
