@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from luthier.models.packed import Head
 from luthier.objectives.cross_entropy import plain_cross_entropy, summed_cross_entropy
 
 
@@ -28,8 +29,8 @@ def test_chunks_agree_with_the_plain_reference(rows: int, chunk: int, seed: int,
     head, hidden, targets = _problem(rows, seed)
     head.requires_grad_(trained)
     wanted = [hidden, *(head.parameters() if trained else [])]
-    loss = summed_cross_entropy(head, hidden, targets, list(head.parameters()), chunk)
-    expected = plain_cross_entropy(head, hidden, targets)
+    loss = summed_cross_entropy(Head(head), hidden, targets, chunk)
+    expected = plain_cross_entropy(Head(head), hidden, targets)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     gradients, references = (torch.autograd.grad(value * 0.37, wanted) for value in (loss, expected))
     for gradient, reference in zip(gradients, references, strict=True):
@@ -41,14 +42,14 @@ def test_value_agrees_with_numpy() -> None:
     logits = hidden.detach().numpy() @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     log_sum = np.log(np.exp(logits).sum(1))
     expected = (log_sum - logits[np.arange(9), targets.numpy()]).sum()
-    assert summed_cross_entropy(head, hidden, targets).item() == pytest.approx(expected, rel=1e-12)
+    assert summed_cross_entropy(Head(head), hidden, targets).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_bfloat16_sums_in_float32() -> None:
     head, hidden, targets = _problem(400, 1, torch.bfloat16)
     head.requires_grad_(False)
-    loss = summed_cross_entropy(head, hidden, targets, chunk_rows=32)
-    wide = plain_cross_entropy(head.float(), hidden.float(), targets)
+    loss = summed_cross_entropy(Head(head), hidden, targets, chunk_rows=32)
+    wide = plain_cross_entropy(Head(head.float()), hidden.float(), targets)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(wide.item(), rel=2e-3)
     (gradient,), (reference,) = (torch.autograd.grad(value, hidden) for value in (loss, wide))
@@ -60,23 +61,23 @@ def test_the_head_never_sees_more_rows_than_a_chunk() -> None:
     head, hidden, targets = _problem(50, 2)
     seen: list[int] = []
     head.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    summed_cross_entropy(head, hidden, targets, chunk_rows=8).backward()
+    summed_cross_entropy(Head(head), hidden, targets, chunk_rows=8).backward()
     assert seen == [8] * 6 + [2], "one forward per chunk, and none in backward"
 
 
 def test_without_gradients_only_the_value_is_computed() -> None:
     head, hidden, targets = _problem(5, 4)
     with torch.no_grad():
-        loss = summed_cross_entropy(head, hidden, targets, list(head.parameters()))
+        loss = summed_cross_entropy(Head(head), hidden, targets)
     assert not loss.requires_grad
-    assert loss.item() == pytest.approx(plain_cross_entropy(head, hidden, targets).item())
+    assert loss.item() == pytest.approx(plain_cross_entropy(Head(head), hidden, targets).item())
 
 
 def test_a_trained_head_under_autocast_gets_float32_gradients() -> None:
     head, hidden, targets = _problem(40, 5, torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = summed_cross_entropy(head, hidden, targets, list(head.parameters()), chunk_rows=16)
+        loss = summed_cross_entropy(Head(head), hidden, targets, chunk_rows=16)
     loss.backward()
-    exact = torch.autograd.grad(plain_cross_entropy(head, hidden, targets), head.weight)[0]
+    exact = torch.autograd.grad(plain_cross_entropy(Head(head), hidden, targets), head.weight)[0]
     assert head.weight.grad is not None and head.weight.grad.dtype == torch.float32
     assert ((head.weight.grad - exact).norm() / exact.norm()).item() < 1e-2

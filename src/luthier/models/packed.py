@@ -17,6 +17,7 @@ import contextvars
 import math
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -107,15 +108,36 @@ def hidden_states(model: PreTrainedModel, ids_T: Tensor, positions_T: Tensor, se
 
 
 def logits_at(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
-    """Return the logits [N, V] of the output head for any N hidden states (soft-capped if the model says so)."""
-    head = model.get_output_embeddings()
-    if head is None:
+    """Return the logits [N, V] of the output head for any N hidden states (scaled and soft-capped as the model says)."""
+    return head_of(model)(hidden_ND)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The output head: cap · tanh(linear(h) / divisor / cap), or linear(h) / divisor without a cap (0)."""
+
+    linear: nn.Module
+    divisor: float = 1.0
+    cap: float = 0.0
+
+    def __call__(self, hidden_ND: Tensor) -> Tensor:
+        """Return the logits [N, V]."""
+        logits_NV = self.uncapped(hidden_ND)
+        return torch.tanh(logits_NV / self.cap) * self.cap if self.cap else logits_NV
+
+    def uncapped(self, hidden_ND: Tensor) -> Tensor:
+        """Return the logits before the soft cap."""
+        logits_NV: Tensor = self.linear(hidden_ND)
+        return logits_NV if self.divisor == 1.0 else logits_NV / self.divisor
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """Return the model's output head."""
+    linear = model.get_output_embeddings()
+    if linear is None:
         raise BadInput(f"the model {type(model).__name__} has no output head", fix="name a causal language model")
-    logits_NV: Tensor = head(hidden_ND)
-    if (divisor := getattr(model.config, "logits_scaling", None)) is not None:
-        logits_NV = logits_NV / divisor
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return logits_NV if cap is None else torch.tanh(logits_NV / cap) * cap
+    divisor, cap = (getattr(model.config, key, None) for key in ("logits_scaling", "final_logit_softcapping"))
+    return Head(linear, float(divisor or 1.0), float(cap or 0.0))
 
 
 def _filled(ids_T: Tensor, positions_T: Tensor, segments: Segments) -> tuple[Tensor, Tensor, Segments]:

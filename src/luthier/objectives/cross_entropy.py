@@ -2,45 +2,40 @@
 
 The head runs on chunks of rows; each chunk's gradient is computed at once, while its logits exist, and only the
 gradient of the hidden states is kept. So the logits of `CHUNK_ROWS` rows are the most that is ever held, and backward
-is one multiplication. `torch.nn.functional.linear_cross_entropy` was measured beside it: no faster on CPU, and its
-bfloat16 sum carries 8 bits. `plain_cross_entropy` is the reference. Neither knows masks, rows or models.
+is one multiplication. The softmax, its logarithm and its gradient are one pass in the logits' own memory, of their own
+precision (`luthier.models.kernels.rowwise.softmax_loss`). `torch.nn.functional.linear_cross_entropy` was measured
+beside it: slower on CPU, and its bfloat16 sum carries 8 bits. `plain_cross_entropy` is the reference. Neither knows
+masks or rows.
 
     >>> hidden_ND, targets_N = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
-    >>> bool(summed_cross_entropy(torch.nn.Linear(4, 7), hidden_ND, targets_N) > 0)
+    >>> bool(summed_cross_entropy(Head(torch.nn.Linear(4, 7)), hidden_ND, targets_N) > 0)
     True
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
-Head = Callable[[Tensor], Tensor]
+from luthier.models.kernels.rowwise import softmax_loss
+from luthier.models.packed import Head
 
 CHUNK_ROWS = 128  # fastest measured for a 49k vocabulary on CPU: the chunk's logits stay near the cache
 TRAINED_HEAD_CHUNK_ROWS = 512  # a trained head adds one [V, D] gradient per chunk, so fewer chunks pay
 
 
-def summed_cross_entropy(
-    head: Head,
-    hidden_ND: Tensor,
-    targets_N: Tensor,
-    parameters: Sequence[Tensor] = (),
-    chunk_rows: int | None = None,
-) -> Tensor:
+def summed_cross_entropy(head: Head, hidden_ND: Tensor, targets_N: Tensor, chunk_rows: int | None = None) -> Tensor:
     """Return the sum over rows n of −log softmax(head(hidden_ND[n]))[targets_N[n]], in float32 or better.
 
     Args:
-        head: maps hidden states [C, D] to logits [C, V].
-        parameters: the tensors inside `head` that are trained; they get their gradient too.
+        head: maps hidden states [C, D] to logits [C, V]; what is trained of it gets its gradient too.
         chunk_rows: rows whose logits exist at once.
     """
-    trained = [tensor for tensor in parameters if tensor.requires_grad]
+    trained = [tensor for tensor in head.linear.parameters() if tensor.requires_grad]
     rows = chunk_rows or (TRAINED_HEAD_CHUNK_ROWS if trained else CHUNK_ROWS)
     total: Tensor = _SummedCrossEntropy.apply(head, rows, hidden_ND, targets_N, *trained)  # type: ignore[no-untyped-call]
     return total
@@ -59,18 +54,18 @@ class _SummedCrossEntropy(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad)
         gradient_ND = torch.zeros_like(hidden_ND) if wanted else None
         gradients = [torch.zeros_like(tensor, dtype=_wide(tensor.dtype)) for tensor in trained]
+        in_place = _is_plain(head, hidden_ND)
         for start in range(0, len(hidden_ND), rows):
             chunk = slice(start, start + rows)
+            hidden_CD, targets_C = hidden_ND[chunk], targets_N[chunk]
             if gradient_ND is None:
-                total += plain_cross_entropy(head, hidden_ND[chunk], targets_N[chunk])
+                total += plain_cross_entropy(head, hidden_CD, targets_C)
                 continue
-            with torch.enable_grad():
-                hidden_CD = hidden_ND[chunk].detach().requires_grad_()
-                loss = plain_cross_entropy(head, hidden_CD, targets_N[chunk])
-            gradient_ND[chunk], *of_head = torch.autograd.grad(loss, (hidden_CD, *trained))
+            by = _in_place_chunk if in_place else _autograd_chunk
+            loss, gradient_ND[chunk], of_head = by(head, hidden_CD, targets_C, trained)
             for whole, part in zip(gradients, of_head, strict=True):
                 whole += part
-            total += loss.detach()
+            total += loss
         if gradient_ND is not None:
             narrow = [whole.to(tensor.dtype) for whole, tensor in zip(gradients, trained, strict=True)]
             ctx.save_for_backward(gradient_ND, *narrow)
@@ -81,6 +76,37 @@ class _SummedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [gradient * upstream for gradient in ctx.saved_tensors]  # a scalar keeps its float32, and their dtype
         return (None, None, scaled[0], None, *scaled[1:])
+
+
+def _in_place_chunk(
+    head: Head, hidden_CD: Tensor, targets_C: Tensor, trained: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return loss, gradient of the hidden states and of what is trained; the logits' memory becomes their gradient."""
+    weight_VD = head.linear.weight
+    assert isinstance(weight_VD, Tensor)
+    logits_CV = head.uncapped(hidden_CD)
+    loss = softmax_loss(logits_CV, targets_C, head.cap).sum()
+    if head.divisor != 1.0:
+        logits_CV.div_(head.divisor)
+    of_head = [torch.mm(logits_CV.t(), hidden_CD) if tensor.ndim == 2 else logits_CV.sum(0) for tensor in trained]
+    return loss, torch.mm(logits_CV, weight_VD), of_head
+
+
+def _autograd_chunk(
+    head: Head, hidden_CD: Tensor, targets_C: Tensor, trained: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    with torch.enable_grad():
+        leaf_CD = hidden_CD.detach().requires_grad_()
+        loss = plain_cross_entropy(head, leaf_CD, targets_C)
+    gradient_CD, *of_head = torch.autograd.grad(loss, (leaf_CD, *trained))
+    return loss.detach(), gradient_CD, of_head
+
+
+def _is_plain(head: Head, hidden_ND: Tensor) -> bool:
+    """Whether the head is a linear layer whose products are in the hidden states' own precision, float32 or bfloat16."""
+    if type(head.linear) is not nn.Linear or torch.is_autocast_enabled(hidden_ND.device.type):
+        return False
+    return hidden_ND.dtype == head.linear.weight.dtype and hidden_ND.dtype in (torch.float32, torch.bfloat16)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

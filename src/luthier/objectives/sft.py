@@ -9,15 +9,13 @@ predict a target, nothing else.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from luthier.models.packed import hidden_at, logits_at
+from luthier.models.packed import head_of, hidden_at
 from luthier.models.segments import Segments
 from luthier.objectives.base import OBJECTIVES
 from luthier.objectives.cross_entropy import summed_cross_entropy
@@ -49,9 +47,4 @@ class SupervisedFinetuning:
         before_N = torch.from_numpy(pack.predictors_N).to(device)
         segments = Segments(pack.lengths, pack.parents)
         hidden_ND = hidden_at(model, ids_T, positions_T, segments, before_N)  # what stands before a target predicts it
-        loss_sum = summed_cross_entropy(partial(logits_at, model), hidden_ND, ids_T[target_N], _head_parameters(model))
-        return loss_sum, pack.target_tokens
-
-
-def _head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
-    return list(model.get_output_embeddings().parameters())
+        return summed_cross_entropy(head_of(model), hidden_ND, ids_T[target_N]), pack.target_tokens
