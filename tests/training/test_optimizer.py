@@ -83,7 +83,10 @@ def test_state_put_back_goes_on_bit_equal(name: str, dtype: torch.dtype) -> None
     updates = Updates(part, spec)
     _train(part, updates, 3, seed=0)
     tensors = {name: tensor.clone() for name, tensor in updates.tensors().items()}
-    assert set(OPTIMIZERS.get(name).states) == {key.split("/")[0] for key in tensors}
+    fresh = {
+        f"{key}/{n}": t for n, p in part.items() for key, t in OPTIMIZERS.get(name).fresh(p.shape, p.device).items()
+    }
+    assert {n: (t.shape, t.dtype) for n, t in fresh.items()} == {n: (t.shape, t.dtype) for n, t in tensors.items()}
     for key, parameter in rest.items():
         parameter.data.copy_(part[key].data)
     updates = Updates(rest, spec)

@@ -144,3 +144,22 @@ def test_long_steps_are_told_that_nothing_is_saved(tmp_path: Path) -> None:
     spec = tiny_spec(optimizer_in_backward=True, max_grad_norm=None, epochs=1)
     tiny_run(tmp_path, spec, pack_tokens=24, tell=told.append)
     assert any("saves no memory" in event.get("text", "") for event in told)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16 without masters"])
+@pytest.mark.parametrize("in_backward", [False, True])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "adafactor"])
+def test_a_resumed_run_is_bit_equal(tmp_path: Path, optimizer: str, in_backward: bool, dtype: torch.dtype) -> None:
+    """By the fast body and in the loop, over epochs, as a user would have it."""
+    spec = tiny_spec(optimizer=optimizer, optimizer_in_backward=in_backward, max_grad_norm=None, precision="bf16")
+    how: dict[str, Any] = {"dev": [], "pack_tokens": 99}
+    whole = tiny_run(tmp_path / "whole", spec, model=tiny_model().to(dtype), **how)
+    tiny_run(tmp_path / "run", spec, model=tiny_model().to(dtype), deadline_s=0.0, **how)
+    resumed = tiny_run(tmp_path / "run", spec, model=tiny_model().to(dtype), resume=True, **how)
+    for name in ("training.safetensors", "adapter/weights.safetensors"):
+        assert (whole.adapter.parent / name).read_bytes() == (resumed.adapter.parent / name).read_bytes()
+    assert whole.history[-1].loss < whole.history[0].loss
+    if in_backward:
+        plain = spec.model_copy(update={"optimizer_in_backward": False})
+        late = tiny_run(tmp_path / "late", plain, model=tiny_model().to(dtype), **how)
+        assert [record.loss for record in late.history] == [record.loss for record in whole.history]

@@ -12,23 +12,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from luthier.ground.spec import TrainSpec
-from luthier.training.optimizers.base import OPTIMIZERS, OptimizerKind, same, scalar
+from luthier.training.optimizers.base import OPTIMIZERS, OptimizerKind
 
 
 def _make(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim.Optimizer:
     return torch.optim.Adafactor(groups, lr=spec.learning_rate, foreach=False)
 
 
-def _row(shape: Sequence[int]) -> Sequence[int]:
-    return (*shape[:-1], 1)
+def _fresh(shape: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+    step = torch.zeros(())  # torch keeps it on the CPU
+    if len(shape) < 2:
+        return {"step": step, "variance": torch.zeros(tuple(shape), device=device)}
+    row, column = (*shape[:-1], 1), (*shape[:-2], 1, shape[-1])
+    return {"step": step, "row_var": torch.zeros(row, device=device), "col_var": torch.zeros(column, device=device)}
 
 
-def _column(shape: Sequence[int]) -> Sequence[int]:
-    return (*shape[:-2], 1, shape[-1])
-
-
-OPTIMIZERS.register("adafactor")(
-    OptimizerKind(_make, {"row_var": _row, "col_var": _column, "variance": same, "step": scalar})
-)
+OPTIMIZERS.register("adafactor")(OptimizerKind(_make, _fresh))

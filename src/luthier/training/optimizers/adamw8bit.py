@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from luthier.ground.spec import TrainSpec
-from luthier.training.optimizers.base import OPTIMIZERS, OptimizerKind, same, scalar
+from luthier.training.optimizers.base import OPTIMIZERS, OptimizerKind
 from luthier.training.optimizers.blockwise import BLOCK, dequantize, quantize
 
 SMALL = 4096  # values; below, state stays float32
@@ -48,7 +48,7 @@ class AdamW8bit(torch.optim.Optimizer):
     def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
-            state.update(_fresh(weight))
+            state.update(_fresh(weight.shape, weight.device))
         state["step"] += 1
         flat_N = weight.contiguous().view(-1)
         grad_N = weight.grad.reshape(-1)  # type: ignore[union-attr]  # the caller looked
@@ -101,30 +101,18 @@ def _adamw(weight_N: Tensor, grad_N: Tensor, moments: _Moments, step: float, gro
     weight_N.addcdiv_(moments.first_N, denominator_N, value=-rate / (1 - beta1**step))
 
 
-def _fresh(weight: Tensor) -> dict[str, Tensor]:
-    """Return the state before the first step, which stands for zeros."""
-    step = torch.zeros((), dtype=torch.float32)
-    if weight.numel() < SMALL:
-        moments = {key: torch.zeros_like(weight) for key in ("exp_avg", "exp_avg_sq")}
-        return {"step": step, **moments}
-    codes = {
-        key: torch.zeros(weight.shape, dtype=torch.uint8, device=weight.device) for key in ("exp_avg", "exp_avg_sq")
-    }
-    scales = {f"{key}_scale": torch.zeros(_blocks(weight.shape), device=weight.device) for key in codes}
-    return {"step": step, **codes, **scales}  # scales of zero make every code stand for zero
-
-
-def _blocks(shape: Sequence[int]) -> Sequence[int]:
-    return (-(-torch.Size(shape).numel() // BLOCK),)
+def _fresh(shape: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+    """Return the state before the first step, which stands for zeros, since all scales are zero."""
+    size, keys = torch.Size(shape).numel(), ("exp_avg", "exp_avg_sq")
+    kept = torch.float32 if size < SMALL else torch.uint8
+    state = {"step": torch.zeros(()), **{key: torch.zeros(tuple(shape), dtype=kept, device=device) for key in keys}}
+    if size >= SMALL:
+        state |= {f"{key}_scale": torch.zeros(-(-size // BLOCK), device=device) for key in keys}
+    return state
 
 
 def _make(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim.Optimizer:
     return AdamW8bit(groups, spec.learning_rate)
 
 
-OPTIMIZERS.register("adamw8bit")(
-    OptimizerKind(
-        _make,
-        {"exp_avg": same, "exp_avg_sq": same, "exp_avg_scale": _blocks, "exp_avg_sq_scale": _blocks, "step": scalar},
-    )
-)
+OPTIMIZERS.register("adamw8bit")(OptimizerKind(_make, _fresh))

@@ -20,8 +20,6 @@ from luthier.ground.errors import BadInput
 from luthier.ground.registry import Registry
 from luthier.ground.spec import TrainSpec
 
-Shape = Callable[[Sequence[int]], Sequence[int]]
-
 
 @dataclass(frozen=True)
 class OptimizerKind:
@@ -29,11 +27,11 @@ class OptimizerKind:
 
     Attributes:
         make: gets torch's parameter groups (each with its own `weight_decay`) and the spec.
-        states: names of the state's tensors, each with its shape as a function of the weight's shape.
+        fresh: gets the shape of a weight and a device, and returns the state before the first step.
     """
 
     make: Callable[[list[dict[str, Any]], TrainSpec], torch.optim.Optimizer]
-    states: Mapping[str, Shape]
+    fresh: Callable[[Sequence[int], torch.device], dict[str, Tensor]]
 
 
 OPTIMIZERS: Registry[OptimizerKind] = Registry(
@@ -76,18 +74,9 @@ def restore_optimizer(
     """
     optimizer.state.clear()
     for name, parameter in trainable.items():
-        found = {key: tensors[f"{key}/{name}"] for key in kind.states if f"{key}/{name}" in tensors}
-        if any(tuple(tensor.shape) != tuple(kind.states[key](shapes[name])) for key, tensor in found.items()):
+        wanted = kind.fresh(shapes[name], torch.device("meta"))
+        found = {key: tensors[f"{key}/{name}"] for key in wanted if f"{key}/{name}" in tensors}
+        if any(tensor.shape != wanted[key].shape for key, tensor in found.items()):
             raise BadInput(f'the optimizer state of "{name}" has another shape than belongs to the parameter')
         if found:
             optimizer.state[parameter] = {key: tensor.to(parameter.device, copy=True) for key, tensor in found.items()}
-
-
-def same(shape: Sequence[int]) -> Sequence[int]:
-    """The state's shape is the weight's."""
-    return shape
-
-
-def scalar(shape: Sequence[int]) -> Sequence[int]:  # noqa: ARG001  # every Shape gets the weight's
-    """The state is one number."""
-    return ()

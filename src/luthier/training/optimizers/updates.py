@@ -37,6 +37,13 @@ class Updates:
             (group, make_optimizer({name: self._exact[name] for name in group}, spec)) for group in groups if group
         ]
         self._optimizers = {name: optimizer for group, optimizer in self._groups for name in group}
+        if spec.optimizer_in_backward and not spec.layers_in_turn:
+            self._fill()
+
+    def _fill(self) -> None:
+        """Make all state now: made during backward, it would lie between activations and scatter the memory."""
+        for name, weight in self._trainable.items():
+            self._optimizers[name].state[self._exact[name]] = self._kind.fresh(weight.shape, weight.device)
 
     @torch.no_grad()
     def step(self, learning_rate: float, factor: float) -> None:
