@@ -13,40 +13,26 @@ from typing import Any
 from luthier.training.parallel.launch import worker_environment
 
 SCRIPT = Path(__file__).with_name("parallel_run.py")
+Reports = list[list[dict[str, Any]] | None]  # of each rank, of each run; None for a rank that was killed
 
 
-def begin_ranks(folder: Path, procs: int, **wanted: Any) -> list[subprocess.Popen[str]]:
-    """Start the processes of a run in `folder`."""
-    store = Path(tempfile.mkdtemp(prefix="luthier-test-")) / "store"
-    return [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), json.dumps(wanted)],
-            env=worker_environment(procs, rank, store, {**os.environ, "OMP_NUM_THREADS": "1"}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(procs)
-    ]
-
-
-def end_ranks(processes: list[subprocess.Popen[str]], timeout_s: float = 60.0) -> list[dict[str, Any] | None]:
-    """Return each rank's report; None for one that was killed. None may hang or fail without a word."""
-    reports: list[dict[str, Any] | None] = []
-    for process in processes:
+def run_ranks(procs: int, *wanted: dict[str, Any], timeout_s: float = 120.0) -> Reports:
+    """Do the wanted runs, one after the other, in `procs` processes; none may hang or fail without a word."""
+    with tempfile.TemporaryDirectory(prefix="luthier-test-") as folder:
+        processes = [_process(Path(folder) / "store", procs, rank, wanted) for rank in range(procs)]
         try:
-            out, err = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            for other in processes:
-                other.kill()
-            raise
-        assert process.returncode <= 0, err
-        reports.append(json.loads(out.splitlines()[-1]) if process.returncode == 0 else None)
-    return reports
+            ended = [(*process.communicate(timeout=timeout_s), process.returncode) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    assert all(code <= 0 for *_, code in ended), "\n".join(err for _, err, code in ended if code > 0)
+    return [json.loads(out.splitlines()[-1]) if code == 0 else None for out, _, code in ended]
 
 
-def run_ranks(folder: Path, procs: int, **wanted: Any) -> list[dict[str, Any]]:
-    """Run to the end; all ranks must report."""
-    reports = [report for report in end_ranks(begin_ranks(folder, procs, **wanted)) if report is not None]
-    assert len(reports) == procs
-    return reports
+def _process(store: Path, procs: int, rank: int, wanted: tuple[dict[str, Any], ...]) -> subprocess.Popen[str]:
+    environment = worker_environment(procs, rank, store, {**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [sys.executable, str(SCRIPT), json.dumps(wanted)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )

@@ -1,6 +1,6 @@
-"""One process of a tiny training run; `test_parallel` starts several of them as `torchrun` would.
+"""One process of some tiny training runs; `parallel_processes` starts several of them as `torchrun` would.
 
-python parallel_run.py FOLDER '{"strategy": "ddp", "kind": "full", "resume": false, …}'    # RANK, WORLD_SIZE set
+python parallel_run.py '[{"folder": "runs/1", "strategy": "ddp", "kind": "full"}, …]'    # RANK and WORLD_SIZE are set
 """
 
 from __future__ import annotations
@@ -20,104 +20,110 @@ from luthier.adapters.base import get_kind
 from luthier.ground.errors import LuthierError
 from luthier.ground.spec import AdapterSpec
 from luthier.objectives.sft import SupervisedFinetuning
-from luthier.rows.types import Pack
+from luthier.rows.types import Encoded, Pack
 from luthier.training.loop import train_rows
-from luthier.training.parallel.group import joined
+from luthier.training.parallel import keeper
+from luthier.training.parallel.group import SOLO, Group, joined
 from luthier.training.parallel.sharded import mesh_of, shard_model
+from luthier.training.progress import TrainOutcome
+
+BROKEN = 29  # the token that breaks a row
 
 
-class _BreaksAtRow(SupervisedFinetuning):
-    """The loss of rows that hold the token 29 is no number, or only its gradient is not."""
+def main(wanted: list[dict[str, Any]]) -> None:
+    with joined() as group:
+        print(json.dumps([report(each, group) for each in wanted]), flush=True)
 
-    def __init__(self, gradient_only: bool) -> None:
-        self._gradient_only = gradient_only
+
+def report(wanted: dict[str, Any], group: Group = SOLO) -> dict[str, Any]:
+    """Train as wanted, and return what came of it as JSON values."""
+    told: list[Any] = []
+    try:
+        outcome = _train(wanted, group, told)
+    except LuthierError as error:
+        return {"error": type(error).__name__, "text": str(error), "code": error.exit_code}
+    return {
+        "losses": [record.loss for record in outcome.history],
+        "norms": [record.grad_norm for record in outcome.history],
+        "dev": [record.dev_loss for record in outcome.evals],
+        "metrics": [record.metric for record in outcome.evals],
+        "best_step": outcome.best_step,
+        "stopped": outcome.stopped,
+        "adapter": str(outcome.adapter),
+        "memory": [outcome.processes, outcome.peak_bytes, outcome.total_peak_bytes],
+        "counts": [outcome.tokens, outcome.target_tokens, outcome.trainable_parameters, outcome.total_parameters],
+        "told": len(told),
+    }
+
+
+def _train(wanted: dict[str, Any], group: Group, told: list[Any]) -> TrainOutcome:
+    model = tiny_model(wanted.get("dropout", 0.0)).to(torch.bfloat16 if wanted.get("bf16") else torch.float32)
+    model.requires_grad_(False)
+    objective = _objective(wanted, group)
+    kind, adapter = get_kind(wanted.get("kind", "lora")), AdapterSpec(kind=wanted.get("kind", "lora"), rank=3)
+    root = None
+    if wanted.get("strategy") == "fsdp" and group.size > 1:
+        kind.inject(model, adapter.model_copy(update={"masters": "none"}), seed=0)
+        root, trainable = shard_model(model, objective, mesh_of(group), kind.trainable(model))
+    else:
+        kind.inject(model, adapter, seed=0)
+        trainable = kind.trainable(model)
+
+    def save(folder: Path) -> None:
+        kind.save(model, folder, adapter, None)
+
+    writes = keeper.write_slices
+    if wanted.get("disk_full") == group.rank:
+        keeper.write_slices = _full_disk
+    try:
+        return train_rows(
+            model, objective, _rows(wanted, group), tiny_rows(5, seed=9), tiny_spec(**wanted.get("spec", {})),
+            Path(wanted["folder"]), trainable=trainable, save_adapter=save, pack_tokens=24,
+            resume=wanted.get("resume", False), score_dev=(lambda: 0.5) if wanted.get("score") else None,
+            deadline_s=wanted.get("deadline_s"), group=group, root=root, tell=told.append,
+            resume_command="do it again",
+        )  # fmt: skip
+    finally:
+        keeper.write_slices = writes
+
+
+def _rows(wanted: dict[str, Any], group: Group) -> list[Encoded]:
+    rows = tiny_rows(wanted.get("rows", 16), seed=5 if wanted.get("other_rows_on") == group.rank else 0)
+    if "broken_row" in wanted:
+        for row in rows:
+            row.ids_T[:] = row.ids_T % BROKEN
+        rows[wanted["broken_row"]].ids_T[-1] = BROKEN
+    return rows
+
+
+class _Objective(SupervisedFinetuning):
+    """The plain one, but for a broken row, and for what befalls a rank in its n-th pack."""
+
+    def __init__(self, wanted: dict[str, Any], rank: int) -> None:
+        self._breaks = wanted.get("breaks")  # loss, gradient, or nothing
+        self._befalls = wanted.get("befalls")  # rank, pack, signal
+        self._rank, self._packs = rank, 0
 
     def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:
+        self._packs += model.training
+        if model.training and self._befalls and self._befalls[:2] == [self._rank, self._packs]:
+            os.kill(os.getpid(), signal.Signals(self._befalls[2]))
         loss, count = super().loss(model, pack)
-        if 29 not in pack.ids_T:
+        if not self._breaks or BROKEN not in pack.ids_T:
             return loss, count
-        bad = torch.sqrt((loss - loss.detach()).clamp(min=0)) if self._gradient_only else float("nan")
+        bad = torch.sqrt((loss - loss.detach()).clamp(min=0)) if self._breaks == "gradient" else float("nan")
         return loss + bad * 1.0, count
 
 
-def main(folder: Path, wanted: dict[str, Any]) -> None:
-    with joined() as group:
-        told: list[dict[str, Any]] = []
-        try:
-            outcome = _train(folder, wanted, group, told)
-            report = {
-                "losses": [[record.loss, record.grad_norm] for record in outcome.history],
-                "evals": [record.model_dump() for record in outcome.evals],
-                "best_step": outcome.best_step,
-                "stopped": outcome.stopped,
-                "peaks": [outcome.processes, outcome.peak_bytes, outcome.total_peak_bytes],
-                "tokens": [outcome.tokens, outcome.target_tokens],
-                "parameters": [outcome.trainable_parameters, outcome.total_parameters],
-            }
-        except LuthierError as error:
-            report = {"error": type(error).__name__, "text": str(error), "code": error.exit_code}
-        report["told"] = [event["kind"] for event in told]
-        print(json.dumps(report), flush=True)
+def _objective(wanted: dict[str, Any], group: Group) -> SupervisedFinetuning:
+    if {"breaks", "befalls"} & wanted.keys():
+        return _Objective(wanted, group.rank)
+    return tiny_objective()
 
 
-def _train(folder: Path, wanted: dict[str, Any], group: Any, told: list[dict[str, Any]]) -> Any:
-    spec = tiny_spec(**wanted.get("spec", {}))
-    dtype = torch.bfloat16 if wanted.get("bf16") else torch.float32
-    model = tiny_model(wanted.get("dropout", 0.0)).to(dtype).requires_grad_(False)
-    sharded = wanted.get("strategy") == "fsdp" and group.size > 1
-    objective = _BreaksAtRow(wanted["breaks"] == "gradient") if wanted.get("breaks") else tiny_objective()
-    rows = tiny_rows(wanted.get("rows", 16))
-    if wanted.get("breaks"):
-        for number, row in enumerate(rows):
-            row.ids_T[:] = row.ids_T % 29
-            if number == wanted["broken_row"]:
-                row.ids_T[-1] = 29
-    if wanted.get("other_rows") == group.rank:
-        rows = tiny_rows(16, seed=5)
-    kind = get_kind(wanted.get("kind", "lora"))
-    adapter = AdapterSpec(kind=wanted.get("kind", "lora"), rank=3)
-    if sharded and adapter.kind == "full":
-        adapter = adapter.model_copy(update={"masters": "none"})
-    kind.inject(model, adapter, seed=0)
-    trainable = kind.trainable(model)
-    root = None
-    if sharded:
-        root, trainable = shard_model(model, objective, mesh_of(group), trainable)
-
-    def tell(event: Any) -> None:
-        told.append(event)
-        _disturb(wanted, group, event)
-
-    def save(into: Path) -> None:
-        kind.save(model, into, adapter, None)
-
-    if wanted.get("kill_in_step"):
-        _kill_in_step(objective, group, wanted["kill_in_step"])
-    return train_rows(
-        model, objective, rows, tiny_rows(5, seed=9), spec, folder,
-        trainable=trainable, save_adapter=save, pack_tokens=24, resume=wanted.get("resume", False),
-        deadline_s=wanted.get("deadline_s"), group=group, root=root, tell=tell, resume_command="do it again",
-    )  # fmt: skip
-
-
-def _disturb(wanted: dict[str, Any], group: Any, event: Any) -> None:
-    if event["kind"] == "step" and event["step"] == wanted.get("signal_at"):
-        os.kill(os.getpid(), wanted["signal"])
-
-
-def _kill_in_step(objective: Any, group: Any, where: list[int]) -> None:
-    """Let a rank kill itself, or get a signal, at its n-th loss: `[rank, n, signal]`."""
-    rank, number, which = where
-    plain, calls = objective.loss, [0]
-
-    def loss(model: nn.Module, pack: Pack) -> tuple[Tensor, int]:
-        calls[0] += model.training
-        if group.rank == rank and calls[0] == number:
-            os.kill(os.getpid(), signal.Signals(which))
-        return plain(model, pack)
-
-    objective.loss = loss
+def _full_disk(*_: Any, **__: Any) -> None:
+    raise OSError(28, "No space left on device")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    main(json.loads(sys.argv[1]))

@@ -182,29 +182,32 @@ def joined() -> Iterator[Group]:
         raise BadInput(f"RANK is {rank} and WORLD_SIZE is {size}", where="environment", fix="start with torchrun")
     _begin(rank, size)
     try:
-        yield _group(rank, size)
+        with lost_as_one_sentence():
+            yield _group(rank, size)
     finally:
         with contextlib.suppress(RuntimeError):  # a peer may have gone without a word
             dist.destroy_process_group()
 
 
 @contextlib.contextmanager
-def lost_as_one_sentence(after: Callable[[], int], where: str, resume_command: str) -> Iterator[None]:
-    """Turn the backend's words about a vanished peer into one sentence that says how to go on."""
+def lost_as_one_sentence(after: Callable[[], str] = str, where: str | None = None, resume: str = "") -> Iterator[None]:
+    """Turn the backend's words about a vanished peer into one sentence that says how to go on.
+
+    Args:
+        after: tells how far the run was, such as ` after step 7`.
+        resume: the command that goes on.
+    """
     try:
         yield
     except RuntimeError as error:
         if not dist.is_initialized() or not _LOST.search(str(error)):
             raise
-        raise BadInput(
-            f"{LOST} after step {after()}; what was saved before is kept",
-            where=where,
-            fix=f"continue with: {resume_command}",
-        ) from error
+        fix = f"continue with: {resume}" if resume else "start it again with --resume"
+        raise BadInput(f"{LOST}{after()}; what was saved before is kept", where=where, fix=fix) from error
 
 
 def _begin(rank: int, size: int) -> None:
-    backend = "cpu:gloo"
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(_number("LOCAL_RANK", rank % torch.cuda.device_count()))
         backend = "cpu:gloo,cuda:nccl"

@@ -143,7 +143,7 @@ class Keeper:
 
     def _read(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
         if self.root is not None:
-            return self.group.together(lambda: read_like(checkpoint.path, self.trainable))
+            return self.group.together(lambda: read_like(checkpoint.path, self.trainable, checkpoint.path / ADAPTER))
         own = self.group.together(lambda: checkpoint.tensors() if self.group.is_first else None)
         return self.group.share_tensors(own)
 

@@ -28,9 +28,10 @@ _SLICES = "slices"
 
 @dataclass(frozen=True)
 class _Slice:
-    """Rows `start` to `stop` of a tensor of shape `shape`, in `file`; a tensor of no axis has none."""
+    """Rows `start` to `stop` of a tensor of shape `shape`, as `name` in `file`; a tensor of no axis has none."""
 
     file: Path
+    name: str
     shape: tuple[int, ...]
     start: int
     stop: int
@@ -54,18 +55,28 @@ def write_slices(path: Path, tensors: Mapping[str, Tensor], *, with_whole: bool 
 def read_whole(folder: Path) -> dict[str, Tensor]:
     """Return every tensor of a checkpoint's folder, whole."""
     index = _index(folder)
-    return {name: _rows(name, slices, 0, None) for name, slices in index.items()}
+    return {name: _rows(slices, 0, None) for name, slices in index.items()}
 
 
-def read_like(folder: Path, trainable: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return every tensor; those of a sharded weight's shape as this process's shard of it, nothing more being read."""
+def read_like(folder: Path, trainable: Mapping[str, nn.Parameter], twins: Path) -> dict[str, Tensor]:
+    """Return every tensor; those of a sharded weight's shape as this process's shard of it, nothing more being read.
+
+    Args:
+        twins: the folder that holds, by their plain names, those weights that are not written a second time.
+    """
+    index = _index(folder)
+    index |= {
+        f"weight/{name}": [piece]
+        for name, piece in _pieces(twins)
+        if name in trainable and f"weight/{name}" not in index
+    }
     tensors: dict[str, Tensor] = {}
-    for name, slices in _index(folder).items():
+    for name, slices in index.items():
         weight = trainable.get(name.partition("/")[2])
         if isinstance(weight, DTensor) and slices[0].shape == tuple(weight.shape):
-            tensors[name] = _shard_like(name, slices, weight)
+            tensors[name] = _shard_like(slices, weight)
         else:
-            tensors[name] = _rows(name, slices, 0, None)
+            tensors[name] = _rows(slices, 0, None)
     return tensors
 
 
@@ -75,45 +86,45 @@ def local_part(tensor: DTensor) -> tuple[Tensor, int]:
     return tensor.to_local(), offset[0]
 
 
-def _shard_like(name: str, slices: list[_Slice], weight: DTensor) -> Tensor:
+def _shard_like(slices: list[_Slice], weight: DTensor) -> Tensor:
     local, start = local_part(weight)
     stop = start + len(local)
-    part = _rows(name, slices, start, stop) if len(local) else torch.empty_like(local)
+    part = _rows(slices, start, stop) if len(local) else torch.empty_like(local)
     sharded: Tensor = DTensor.from_local(
         part.to(weight.device), weight.device_mesh, weight.placements, shape=weight.shape, stride=weight.stride()
     )
     return sharded
 
 
-def _rows(name: str, slices: list[_Slice], start: int, stop: int | None) -> Tensor:
+def _rows(slices: list[_Slice], start: int, stop: int | None) -> Tensor:
     """Return rows `start` to `stop` (None: all there are), put together from whatever slices hold them."""
     shape = slices[0].shape
     if not shape:
         with safe_open(slices[0].file, framework="pt") as content:
-            return content.get_tensor(name)  # type: ignore[no-any-return]  # safetensors is untyped
+            return content.get_tensor(slices[0].name)  # type: ignore[no-any-return]  # safetensors is untyped
     end = shape[0] if stop is None else stop
     parts: list[Tensor] = []
     at = start
     for piece in slices:
         if piece.start <= at < piece.stop or (not end and not parts):
             with safe_open(piece.file, framework="pt") as content:
-                parts.append(content.get_slice(name)[at - piece.start : min(end, piece.stop) - piece.start])
+                parts.append(content.get_slice(piece.name)[at - piece.start : min(end, piece.stop) - piece.start])
             at = min(end, piece.stop)
     if at < end:
-        raise BadInput(f'rows {at} to {end} of "{name}" are missing', where=str(slices[0].file.parent))
+        raise BadInput(f'rows {at} to {end} of "{slices[0].name}" are missing', where=str(slices[0].file.parent))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _index(folder: Path) -> dict[str, list[_Slice]]:
     """Return where the slices of each tensor lie, in the order of their rows."""
     index: dict[str, list[_Slice]] = {}
-    for name, piece in _pieces(folder):
+    for name, piece in _pieces(folder, PATTERN):
         index.setdefault(name, []).append(piece)
     return {name: sorted(pieces, key=lambda piece: piece.start) for name, pieces in index.items()}
 
 
-def _pieces(folder: Path) -> Iterator[tuple[str, _Slice]]:
-    files = sorted(folder.glob(PATTERN))
+def _pieces(folder: Path, pattern: str = "*.safetensors") -> Iterator[tuple[str, _Slice]]:
+    files = sorted(folder.glob(pattern))
     if not files:
         raise BadInput(
             "this process does not see the checkpoint's tensors",
@@ -127,4 +138,4 @@ def _pieces(folder: Path) -> Iterator[tuple[str, _Slice]]:
                 own = tuple(content.get_slice(name).get_shape())
                 entry = table.get(name, {"shape": own, "start": 0})
                 start = int(entry["start"])
-                yield name, _Slice(file, tuple(entry["shape"]), start, start + (own[0] if own else 0))
+                yield name, _Slice(file, name, tuple(entry["shape"]), start, start + (own[0] if own else 0))
