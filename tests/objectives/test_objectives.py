@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from luthier.ground.errors import BadInput
 from luthier.models.packed import hidden_states, logits_at
+from luthier.models.segments import Segments
 from luthier.objectives.base import OBJECTIVES, make_objective
 from luthier.objectives.conformance import FloatArray, check_objective
 from luthier.objectives.sft import SupervisedFinetuning
@@ -152,6 +153,6 @@ def _sft() -> SupervisedFinetuning:
 def _own_loss(model: nn.Module, pack: Pack, shift: int) -> tuple[Tensor, int]:
     ids, positions = torch.from_numpy(pack.ids_T), torch.from_numpy(pack.positions_T)
     targets = torch.from_numpy(np.flatnonzero(pack.target_T))
-    hidden = hidden_states(model, ids, positions, pack.lengths)
+    hidden = hidden_states(model, ids, positions, Segments(pack.lengths, pack.parents))
     logits = logits_at(model, hidden[targets - shift])
     return nn.functional.cross_entropy(logits, ids[targets], reduction="sum"), pack.target_tokens
