@@ -32,6 +32,10 @@ __version__ = "0.1.0"
 # Read once, when torch is first imported; whoever sets it keeps his setting.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# oneDNN keeps a kernel with its buffers for every matrix shape that it meets, up to 1,024 of them, and texts have ever
+# new lengths. 64 hold all shapes of a training step.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+
 _HOMES = {
     "BadInput": "luthier.ground.errors",
     "Interrupted": "luthier.ground.errors",

@@ -95,7 +95,7 @@ class _Lora:
     """The adapter kind `lora`."""
 
     def inject(self, model: PreTrainedModel, spec: AdapterSpec, *, seed: int) -> None:
-        paths = choose_targets(model, spec.targets)
+        paths = choose_targets(model, spec.targets, spec.layers)
         plan = Plan(dict.fromkeys(paths, spec.rank), dict.fromkeys(paths, spec.alpha / spec.rank), spec.dropout)
         mark_injected(model, self)
         _replace(model, plan)

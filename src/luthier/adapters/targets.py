@@ -14,16 +14,17 @@ from transformers import PreTrainedModel
 from luthier.ground.errors import BadInput, nearest
 
 
-def choose_targets(model: PreTrainedModel, targets: str | tuple[str, ...]) -> list[str]:
+def choose_targets(model: PreTrainedModel, targets: str | tuple[str, ...], last_layers: int | None = None) -> list[str]:
     """Return the module paths of the chosen layers, in the model's order.
 
     Args:
         targets: a group, or names: the last part of a module's path, or any longer end of it.
+        last_layers: only in the last so many decoder layers.
 
     Raises:
         BadInput: a name fits no linear layer of a block (the right ones are listed), or there are no such layers.
     """
-    known = linear_paths(model)
+    known = _in_last(linear_paths(model), last_layers)
     if not known:
         raise BadInput(
             f"{type(model).__name__} has no nn.Linear layers in its blocks, so LoRA cannot be added",
@@ -50,6 +51,19 @@ def linear_paths(model: PreTrainedModel) -> list[str]:
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear) and module is not head and any(part.isdigit() for part in path.split("."))
     ]
+
+
+def _in_last(paths: list[str], layers: int | None) -> list[str]:
+    """Return the paths in the last numbered blocks."""
+    numbers = {path: next(int(part) for part in path.split(".") if part.isdigit()) for path in paths}
+    count = max(numbers.values(), default=-1) + 1
+    if layers is not None and layers > count > 0:
+        raise BadInput(
+            f"the model has {count} decoder layers, not {layers}",
+            where="train.adapter.layers",
+            fix="name fewer, or none",
+        )
+    return [path for path, number in numbers.items() if layers is None or number >= count - layers]
 
 
 def leaf_names(model: PreTrainedModel, paths: list[str]) -> list[str]:

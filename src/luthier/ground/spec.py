@@ -100,6 +100,9 @@ class AdapterSpec(Strict):
     targets: Literal["all-linear", "attention", "mlp"] | tuple[str, ...] = Field(
         "all-linear", description="Linear layers that get an adapter: a group, or names such as q_proj."
     )
+    layers: int | None = Field(
+        None, ge=1, description="Only the last so many decoder layers get an adapter (default: all)."
+    )
     masters: Literal["fp32", "none"] = Field(
         "fp32",
         description="Of `full` in bf16: float32 masters of all weights, or none (updates are rounded stochastically).",
@@ -107,6 +110,8 @@ class AdapterSpec(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> AdapterSpec:
+        if self.layers is not None and self.kind == "full":
+            raise ValueError("layers is for adapters; kind: full trains every weight")
         if self.masters == "none" and self.kind == "lora":
             raise ValueError("masters: none is for kind: full; LoRA's own weights are few and stay float32")
         return self

@@ -108,7 +108,7 @@ def hidden_states(model: PreTrainedModel, ids_T: Tensor, positions_T: Tensor, se
 
 
 def logits_at(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
-    """Return the logits [N, V] of the output head for any N hidden states (scaled and soft-capped as the model says)."""
+    """Return the logits [N, V] of the output head for any N hidden states (scaled and capped as the model says)."""
     return head_of(model)(hidden_ND)
 
 

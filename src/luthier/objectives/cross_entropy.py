@@ -103,7 +103,7 @@ def _autograd_chunk(
 
 
 def _is_plain(head: Head, hidden_ND: Tensor) -> bool:
-    """Whether the head is a linear layer whose products are in the hidden states' own precision, float32 or bfloat16."""
+    """Whether the head is a linear layer in the hidden states' own precision, float32 or bfloat16."""
     if type(head.linear) is not nn.Linear or torch.is_autocast_enabled(hidden_ND.device.type):
         return False
     return hidden_ND.dtype == head.linear.weight.dtype and hidden_ND.dtype in (torch.float32, torch.bfloat16)

@@ -33,7 +33,8 @@ def plan_steps(lengths: Sequence[int], spec: TrainSpec) -> list[PlannedStep]:
     """Return all steps of a run over rows of `lengths` tokens.
 
     A step takes `rows_per_step` rows of its epoch, or, if that is not set, rows until their tokens reach
-    `tokens_per_step`; what is left at the end of an epoch is a smaller step. A last, fractional epoch takes the first rows of its order. `max_steps` cuts the plan short.
+    `tokens_per_step`; what is left at the end of an epoch is a smaller step. A last, fractional epoch takes the first
+    rows of its order. `max_steps` cuts the plan short.
     """
     planned: list[PlannedStep] = []
     for epoch, rows in _epochs(len(lengths), spec):

@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from luthier.training.progress import Progress, TrainOutcome
 from luthier.training.spikes import MOST_SKIPPED, Ceiling, ceiling_of, skipped_in_a_row
 from luthier.training.step import Step, StepOutcome, TornStepError
 
-PACK_TOKENS = 1024  # measured on CPU: longer packs take more memory and are no faster
+PACK_TOKENS = 1536  # measured on CPU: packs of 600 tokens are 10 % slower, longer ones than this no faster
 
 
 def train_rows(
@@ -118,7 +118,9 @@ def train_rows(
             peak=peak,
             progress=done,
         )
-        tell({"kind": "engine", "text": engine.sentence, **asdict(engine)})
+        tell({"kind": "engine", "text": engine.sentence, "name": engine.name, "kernels": engine.kernels})
+        if kept := engine.remember_frozen([*train, *dev], spec, run, pack_tokens):
+            tell({"kind": "engine", "text": kept})
         training.begin(resume)
         training.go(wish, deadline_s, resume_command)
         return training.finish()

@@ -11,8 +11,9 @@ rounding puts it aside. Losses, optimizers and checkpoints are not here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,16 @@ from transformers import PreTrainedModel
 
 from luthier.ground.errors import BadInput
 from luthier.ground.spec import TrainSpec
+from luthier.machine.memory import give_back_memory
 from luthier.models.kernels.build import library
 from luthier.models.kernels.varlen import serves
 from luthier.models.packed import hidden_states, use_body
 from luthier.models.segments import Segments
+from luthier.rows.packing import pack_rows
+from luthier.rows.types import Encoded
 from luthier.training.engine.block import Checkpointing, Passing, run_block
 from luthier.training.engine.families import blocks_of, why_not
+from luthier.training.engine.states import FrozenStates
 
 # Relative difference of the middle token. In bfloat16 both ways are 2 to 5 % from float32 on a deep model, and single
 # tokens far more; another mathematics would be 30 % and more everywhere.
@@ -40,11 +45,22 @@ class Engine:
     name: str
     kernels: str
     reason: str = ""
+    body: FastBody | None = None
 
     @property
     def shares(self) -> bool:
         """Whether common beginnings of rows pay: only the native attention does not slow down for them."""
         return self.name == "fast" and self.kernels == "native"
+
+    def remember_frozen(self, rows: Sequence[Encoded], spec: TrainSpec, run: Path, pack_tokens: int) -> str:
+        """Compute what never changes for rows that come again, and return a sentence about it ("" if nothing does)."""
+        if self.body is None or spec.epochs <= 1 or spec.layers_in_turn or not self.body.lowest_trained:
+            return ""
+        try:
+            size = self.body.remember(rows, run, pack_tokens)
+        except OSError as error:
+            return f"the frozen lower layers are computed in every epoch ({error.strerror})"
+        return f"the lower {self.body.lowest_trained} layers are frozen: computed once, {size / 1e6:,.0f} MB on disk"
 
     @property
     def sentence(self) -> str:
@@ -90,7 +106,8 @@ def fast_body(
             yield Engine("general", _kernels(model), f"the fast body differs from it, {times:.1f} tolerances")
             return
         with use_body(model, body):
-            yield Engine("fast", _kernels(model))
+            give_back_memory()
+            yield Engine("fast", _kernels(model), body=body)
     finally:
         body.release()
 
@@ -118,21 +135,55 @@ class FastBody:
         self._multiplier = float(getattr(model.config, "embedding_multiplier", 1.0) or 1.0)
         self._checkpointing, self._tile = checkpointing, tile
         self._blocks = blocks_of(model)
+        self._states: FrozenStates | None = None
 
     def __call__(self, ids_T: Tensor, positions_T: Tensor, segments: Segments, wanted_N: Tensor) -> Tensor:
         """Return the hidden states [N, D] after the final norm at the tokens `wanted_N`, which rise."""
         for hook in self._base._forward_pre_hooks.values():  # such as the rounding of float32 masters
             hook(self._base, ())
-        x_TD = self._base.embed_tokens(ids_T)
-        if self._multiplier != 1.0:
-            x_TD = x_TD * self._multiplier
         ropes = self._ropes(positions_T)
         at = Passing(segments, ropes, self._checkpointing, None, self._tile)
-        for block in self._blocks[:-1]:
+        lowest = self.lowest_trained
+        x_TD = self._states.gather(ids_T, segments) if self._states is not None and lowest else None
+        if x_TD is None:
+            x_TD = self._lower(ids_T, at, lowest)
+        for block in self._blocks[lowest:-1]:
             x_TD = run_block(block, x_TD, at)
         last = Passing(segments, ropes, self._checkpointing, wanted_N, self._tile)
         hidden_ND: Tensor = self._base.norm(run_block(self._blocks[-1], x_TD, last))
         return hidden_ND
+
+    @property
+    def lowest_trained(self) -> int:
+        """The first block from which gradients are needed, at most the last block; 0 if the embedding is trained."""
+        if any(weight.requires_grad for weight in self._base.embed_tokens.parameters()):
+            return 0
+        trained = (n for n, block in enumerate(self._blocks) if block.parameters)
+        return min(next(trained, 0), len(self._blocks) - 1)
+
+    def remember(self, rows: Sequence[Encoded], folder: Path, pack_tokens: int) -> int:
+        """Compute what the blocks below the lowest trained one give for `rows`; return the bytes that it takes."""
+        lowest = self.lowest_trained
+        weight = self._base.embed_tokens.weight
+        states = FrozenStates(folder, (row.ids_T for row in rows), weight.shape[1], weight.dtype)
+        with torch.no_grad():
+            for pack in pack_rows(rows, pack_tokens):
+                segments = Segments(pack.lengths)
+                ids_T, positions_T = torch.from_numpy(pack.ids_T), torch.from_numpy(pack.positions_T)
+                x_TD = self._lower(ids_T, Passing(segments, self._ropes(positions_T)), lowest)
+                for start, length in zip(segments.starts, segments.lengths, strict=True):
+                    states.put(pack.ids_T[start : start + length], x_TD[start : start + length])
+        self._states = states
+        return states.bytes
+
+    def _lower(self, ids_T: Tensor, at: Passing, blocks: int) -> Tensor:
+        """Return what goes into block number `blocks`."""
+        x_TD: Tensor = self._base.embed_tokens(ids_T)
+        if self._multiplier != 1.0:
+            x_TD = x_TD * self._multiplier
+        for block in self._blocks[:blocks]:
+            x_TD = run_block(block, x_TD, at)
+        return x_TD
 
     def release(self) -> None:
         """Give the model's weights memory of their own again."""
