@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn import functional
 
 from luthier.models.kernels.varlen import Heads, serves, varlen_attention
@@ -55,6 +56,8 @@ def pack_attention(
     autocast = torch.is_autocast_enabled(query_THD.device.type)
     if not dropout and not autocast and serves(query_THD.dtype, query_THD.device, heads.size):
         return varlen_attention(query_THD, key_TKD, value_TKD, segments, heads)
+    if _flash_serves(query_THD, segments, heads, dropout):
+        return _flash_attention(query_THD, key_TKD, value_TKD, segments, heads)
     if dropout or heads.cap or not segments.is_flat or query_THD.device.type != "cpu":
         return plain_attention(query_THD, key_TKD, value_TKD, segments, heads, dropout)
     outputs, start = [], 0
@@ -74,6 +77,23 @@ def segment_attention(q_TS: Tensor, k_TS: Tensor, v_TS: Tensor, heads: Heads, se
     """Return `pack_attention` of heads that lie next to each other in rows: [T, H · D]."""
     q_THD, k_TKD, v_TKD = (x.view(len(x), -1, heads.size) for x in (q_TS, k_TS, v_TS))
     return pack_attention(q_THD, k_TKD, v_TKD, segments, heads).flatten(1)
+
+
+def _flash_serves(query_THD: Tensor, segments: Segments, heads: Heads, dropout: float) -> bool:
+    is_half = query_THD.dtype in (torch.bfloat16, torch.float16)
+    return query_THD.device.type == "cuda" and is_half and segments.is_flat and not dropout and not heads.cap
+
+
+def _flash_attention(query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, segments: Segments, heads: Heads) -> Tensor:
+    """PyTorch's own variable-length flash attention, which exists on GPUs only (not yet run on one)."""
+    bounds = torch.tensor([*segments.starts, segments.tokens], dtype=torch.int32, device=query_THD.device)
+    longest = max(segments.lengths)
+    out_THD = varlen_attn(
+        query_THD, key_TKD, value_TKD, bounds, bounds, longest, longest,
+        scale=heads.scale, window_size=(heads.window - 1 if heads.window else -1, 0), enable_gqa=True,
+    )  # fmt: skip
+    assert isinstance(out_THD, Tensor)
+    return out_THD
 
 
 def plain_attention(

@@ -29,6 +29,8 @@ _ACTIVATIONS = {
 
 def why_not(model: PreTrainedModel) -> str | None:
     """Return why the model cannot have the fast body, or None if it can."""
+    if model.device.type != "cpu":
+        return "the fast body is for CPUs"
     family = model.config.model_type
     if family not in FAMILIES:
         return f"the family {family} has none"
