@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 
 from luthier.models.kernels.varlen import Heads, serves, varlen_attention
 from luthier.models.segments import Segments

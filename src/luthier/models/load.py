@@ -9,6 +9,7 @@ tokenizer are refused. Nothing is fetched here.
 
 from __future__ import annotations
 
+import os
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +70,20 @@ def load_model(found: Found, precision: Precision) -> LoadedModel:
     model = _read_weights(found, _DTYPES[precision])
     _refuse_non_finite(model, found)
     _refuse_small_embedding(model, tokenizer, found)
-    model.requires_grad_(False).eval()
+    model.to(default_device()).requires_grad_(False).eval()  # type: ignore[arg-type]  # its wrapper loses the type
     install_packed_attention(model)
     provenance = _provenance(model, found, precision)
     _LOADED[model] = (provenance, found.folder)
     return LoadedModel(model, tokenizer, provenance, found)
+
+
+def default_device() -> torch.device:
+    """Return where models run: a CUDA GPU, Apple's GPU, or the CPU; `LUTHIER_DEVICE` names another."""
+    if named := os.environ.get("LUTHIER_DEVICE"):
+        return torch.device(named)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def provenance_of(model: nn.Module) -> Provenance | None:

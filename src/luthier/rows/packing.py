@@ -52,7 +52,7 @@ def one_pack(rows: Sequence[Encoded]) -> Pack:
 def tree_pack(rows: Sequence[Encoded]) -> Pack:
     """Return rows, which are in the order of their ids, as one pack with common beginnings once."""
     _refuse_empty(rows)
-    tree = _Tree(rows, [_common(a, b) for a, b in zip(rows[:-1], rows[1:], strict=True)])
+    tree = _Tree(rows, [_common(a, b) for a, b in itertools.pairwise(rows)])
     tree.grow(0, len(rows), 0, -1)
     return _pack(tree.parts, tree.lengths, tree.parents, tree.places)
 

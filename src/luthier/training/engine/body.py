@@ -11,6 +11,8 @@ rounding puts it aside. Losses, optimizers and checkpoints are not here.
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +117,7 @@ def fast_body(
 @contextlib.contextmanager
 def _general_body(model: PreTrainedModel, spec: TrainSpec, reason: str) -> Iterator[Engine]:
     """Let the model's own modules compute; whole layers are all that they can compute again instead of keeping."""
+    reason += _liger(model)
     if spec.checkpointing == "none":
         yield Engine("general", _kernels(model), reason)
         return
@@ -125,6 +128,15 @@ def _general_body(model: PreTrainedModel, spec: TrainSpec, reason: str) -> Itera
         yield Engine("general", _kernels(model), f"{reason}; checkpointing: full")
     finally:
         model.activation_checkpointing_disable()
+
+
+def _liger(model: PreTrainedModel) -> str:
+    """On a GPU, take Liger's kernels for norms, rotary positions and gates, if it is installed (not yet run on one)."""
+    if model.device.type != "cuda" or importlib.util.find_spec("liger_kernel") is None:
+        return ""
+    patch = importlib.import_module("liger_kernel.transformers")._apply_liger_kernel_to_instance
+    patch(model=model, fused_linear_cross_entropy=False)
+    return "; Liger kernels"
 
 
 class FastBody:
