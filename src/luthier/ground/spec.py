@@ -137,6 +137,9 @@ class TrainSpec(Strict):
     rows_per_step: int | None = Field(
         None, ge=1, description="An optimizer step takes so many rows instead of counting tokens."
     )
+    pack_tokens: int | None = Field(
+        None, ge=16, description="Most tokens that a process computes at once; null for what is best on a CPU (1536)."
+    )
     max_length: int = Field(2048, ge=2, description="Longest row, in tokens.")
     on_long: Literal["drop", "cut_prompt", "fail"] = Field("drop", description="What to do with longer rows.")
     base: Literal["bf16", "fp32"] | None = Field(

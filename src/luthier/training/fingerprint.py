@@ -18,7 +18,8 @@ from luthier.ground.hashes import key_of
 from luthier.ground.spec import TrainSpec
 from luthier.rows.types import Encoded
 
-FREE = {"keep", "save_every", "strategy"}  # settings that change what is kept, and where, not what is learned
+# Settings that change what is kept, and where, not what is learned; pack_tokens is noted as what it came to.
+FREE = {"keep", "save_every", "strategy", "pack_tokens"}
 
 
 def fingerprint_of(

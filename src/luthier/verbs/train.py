@@ -27,7 +27,7 @@ from luthier.models.load import LoadedModel
 from luthier.objectives.base import Objective, make_objective
 from luthier.rows.lengths import fit_length
 from luthier.rows.types import Encoded, Row
-from luthier.training.loop import train_rows
+from luthier.training.loop import PACK_TOKENS, train_rows
 from luthier.training.optimizers.base import OPTIMIZERS
 from luthier.training.parallel.group import SOLO, Group, joined
 from luthier.training.parallel.launch import is_worker
@@ -160,6 +160,7 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool, group: Group
                 deadline_s=_seconds(bench.spec.budget.time),
                 resume=resume,
                 resume_command=_resume_command(bench.task, run, group),
+                pack_tokens=spec.pack_tokens or PACK_TOKENS,
                 group=group,
                 root=root,
                 tell=run.tell,
