@@ -70,7 +70,7 @@ def load_model(found: Found, precision: Precision) -> LoadedModel:
     model = _read_weights(found, _DTYPES[precision])
     _refuse_non_finite(model, found)
     _refuse_small_embedding(model, tokenizer, found)
-    model.to(default_device()).requires_grad_(False).eval()  # type: ignore[arg-type]  # its wrapper loses the type
+    model.to(default_device()).requires_grad_(False).eval()
     install_packed_attention(model)
     provenance = _provenance(model, found, precision)
     _LOADED[model] = (provenance, found.folder)
