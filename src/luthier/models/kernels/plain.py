@@ -42,8 +42,8 @@ def rotate(x_THD: Tensor, cos_TC: Tensor, sin_TC: Tensor, sign: float) -> None:
     half = cos_TC.shape[-1]
     first, second = x_THD[..., :half].float(), x_THD[..., half : 2 * half].float()
     cos, sin = cos_TC[:, None], sin_TC[:, None] * sign
-    x_THD[..., :half] = first * cos - second * sin
-    x_THD[..., half : 2 * half] = second * cos + first * sin
+    turned = first * cos - second * sin, second * cos + first * sin  # both, before their memory is written to
+    x_THD[..., :half], x_THD[..., half : 2 * half] = turned
 
 
 def gate(gu_TF: Tensor, out_TM: Tensor, activation: str) -> None:
@@ -55,23 +55,22 @@ def gate_back(gu_TF: Tensor, dm_TM: Tensor, activation: str) -> None:
     g, u = gu_TF.float().chunk(2, -1)
     d = dm_TM.float()
     with torch.enable_grad():
-        leaf = g.requires_grad_()
+        leaf = g.detach().requires_grad_()
         y = _activation(leaf, activation)
     (slope,) = torch.autograd.grad(y, leaf, d * u)
     y = y.detach()
-    width = u.shape[-1]
-    gu_TF[:, :width] = slope
-    gu_TF[:, width:] = d * y
-    dm_TM.copy_(y * u)
+    gradient_TF, product_TM = torch.cat([slope, d * y], -1), y * u  # both, before their memory is written to
+    gu_TF.copy_(gradient_TF)
+    dm_TM.copy_(product_TM)
 
 
 def softmax_loss(logits_CV: Tensor, targets_C: Tensor, cap: float, wants_gradient: bool) -> Tensor:
     with torch.enable_grad():
-        leaf = logits_CV.float().requires_grad_()
+        leaf = logits_CV.detach().float().requires_grad_()
         capped = torch.tanh(leaf / cap) * cap if cap else leaf
         losses = functional.cross_entropy(capped, targets_C, reduction="none")
     if wants_gradient:
-        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        (gradient,) = torch.autograd.grad(losses, leaf, torch.ones_like(losses))
         logits_CV.copy_(gradient)
     return losses.detach()
 

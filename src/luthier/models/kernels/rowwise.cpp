@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 namespace {
 
@@ -196,43 +197,54 @@ void gate_back(T *gu, int64_t gu_stride, T *dm, int64_t dm_stride, int64_t rows,
   }
 }
 
-// Losses -log softmax(x)[target], and the logits turned into the gradient softmax(x) - onehot in place.
-// `cap` > 0: the logits are cap * tanh(x / cap) (Gemma 2, Riviere et al. 2024).
+// The loss -log softmax(z)[target] of one row, and, if wanted, its gradient softmax(z) - onehot by the logits before the
+// cap, written to `to`, which may be the memory of `z`.
+template <typename S, typename T>
+inline float softmax_row(const S *z, T *to, int64_t target, int64_t width, float cap, bool wants_grad) {
+  float top = -INFINITY, sum = 0.0f, bad = 0.0f;
+#pragma omp simd reduction(max : top) reduction(+ : bad)
+  for (int64_t i = 0; i < width; i++) {
+    float value = load(z[i]);
+    top = value > top ? value : top;
+    bad += value - value;  // 0, or NaN as soon as one value is not finite
+  }
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < width; i++) sum += fast_exp(load(z[i]) - top);
+  float at_target = load(z[target]), loss = top + std::log(sum) - at_target + bad;
+  if (!wants_grad) return loss;
+  float inverse = 1.0f / sum, p_target = fast_exp(at_target - top) * inverse - 1.0f;
+  if (cap > 0.0f) {
+#pragma omp simd
+    for (int64_t i = 0; i < width; i++) {
+      float value = load(z[i]);
+      store(&to[i], fast_exp(value - top) * inverse * (1.0f - value * value / (cap * cap)));
+    }
+    p_target *= 1.0f - at_target * at_target / (cap * cap);
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < width; i++) store(&to[i], fast_exp(load(z[i]) - top) * inverse);
+  }
+  store(&to[target], p_target);
+  return loss;
+}
+
+// Losses of all rows, and the logits turned into their gradient in place. `cap` > 0: the logits are cap * tanh(x / cap)
+// (Gemma 2, Riviere et al. 2024), which are held in float32, a row per thread.
 template <typename T>
 void softmax_loss(T *x, const int64_t *targets, float *losses, int64_t rows, int64_t width, float cap, int wants_grad) {
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t row = 0; row < rows; row++) {
     T *line = x + row * width;
     if (cap > 0.0f) {
+      thread_local std::vector<float> capped;
+      capped.resize(size_t(width));
+      float *z = capped.data();
 #pragma omp simd
-      for (int64_t i = 0; i < width; i++) store(&line[i], cap * fast_tanh(load(line[i]) / cap));
-    }
-    float top = -INFINITY, sum = 0.0f, bad = 0.0f;
-#pragma omp simd reduction(max : top) reduction(+ : bad)
-    for (int64_t i = 0; i < width; i++) {
-      float value = load(line[i]);
-      top = value > top ? value : top;
-      bad += value - value;  // 0, or NaN as soon as one value is not finite
-    }
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < width; i++) sum += fast_exp(load(line[i]) - top);
-    int64_t target = targets[row];
-    losses[row] = top + std::log(sum) - load(line[target]) + bad;
-    if (!wants_grad) continue;
-    float inverse = 1.0f / sum, at_target = load(line[target]);
-    float p_target = fast_exp(at_target - top) * inverse - 1.0f;
-    if (cap > 0.0f) {
-#pragma omp simd
-      for (int64_t i = 0; i < width; i++) {
-        float value = load(line[i]);
-        store(&line[i], fast_exp(value - top) * inverse * (1.0f - value * value / (cap * cap)));
-      }
-      p_target *= 1.0f - at_target * at_target / (cap * cap);
+      for (int64_t i = 0; i < width; i++) z[i] = cap * fast_tanh(load(line[i]) / cap);
+      losses[row] = softmax_row(z, line, targets[row], width, cap, wants_grad);
     } else {
-#pragma omp simd
-      for (int64_t i = 0; i < width; i++) store(&line[i], fast_exp(load(line[i]) - top) * inverse);
+      losses[row] = softmax_row(line, line, targets[row], width, cap, wants_grad);
     }
-    store(&line[target], p_target);
   }
 }
 
