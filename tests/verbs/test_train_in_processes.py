@@ -83,10 +83,10 @@ def test_workers_of_a_killed_parent_save_and_leave(task_folder: Path) -> None:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_the_same_program_under_torchrun(task_folder: Path, strategy: str) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = ["-m", "luthier", "train", "task.yaml", "--out", "run", "--json", "--set", f"train.strategy={strategy}"]
     done = subprocess.run(
-        [*torchrun, "-m", "luthier", "train", "task.yaml", "--out", "run", "--json", "--set", f"train.strategy={strategy}"],
-        cwd=task_folder, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        [*torchrun, *program], cwd=task_folder, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     result = TrainResult.model_validate_json(done.stdout)  # one object, of rank 0
     assert result.processes == 2 and Path(result.adapter).is_dir()
