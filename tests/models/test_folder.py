@@ -34,7 +34,7 @@ def edit_json(file: Path, **values: object) -> None:
 
 def test_a_sound_folder_gives_its_weights(folder: Path) -> None:
     assert check_folder(folder) == [folder / "model.safetensors"]
-    assert tensor_shapes(folder / "model.safetensors")["model.norm.weight"] == (32,)
+    assert tensor_shapes(folder / "model.safetensors")["model.norm.weight"] == (64,)
 
 
 def test_a_pickle_renamed_safetensors_is_refused_and_never_opened(folder: Path, tmp_path: Path) -> None:

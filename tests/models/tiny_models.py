@@ -9,10 +9,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -22,15 +26,40 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 VOCABULARY = 96
-_SIZE = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+_SIZE = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 2}
 _HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "llama": lambda: LlamaConfig(**_SIZE, **_HEADS, tie_word_embeddings=True),
     "qwen2": lambda: Qwen2Config(**_SIZE, **_HEADS),
-    "qwen3": lambda: Qwen3Config(**_SIZE, **_HEADS, head_dim=8),
+    "qwen3": lambda: Qwen3Config(**_SIZE, **_HEADS, head_dim=16),
     "mistral": lambda: MistralConfig(**_SIZE, **_HEADS, sliding_window=4),
-    "gemma2": lambda: Gemma2Config(**_SIZE, **_HEADS, head_dim=8, sliding_window=4, query_pre_attn_scalar=8),
+    "gemma2": lambda: Gemma2Config(**_SIZE, **_HEADS, head_dim=16, sliding_window=4, query_pre_attn_scalar=8),
+    "gemma3_text": lambda: Gemma3TextConfig(
+        **_SIZE,
+        **_HEADS,
+        head_dim=16,
+        sliding_window=4,
+        query_pre_attn_scalar=8,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0},
+        },
+    ),
+    "olmo2": lambda: Olmo2Config(**_SIZE, **_HEADS),
+    "phi3": lambda: Phi3Config(
+        **_SIZE, **_HEADS, rope_parameters={"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}
+    ),
+    "granite": lambda: GraniteConfig(
+        **_SIZE,
+        **_HEADS,
+        embedding_multiplier=3.0,
+        attention_multiplier=0.2,
+        residual_multiplier=0.6,
+        logits_scaling=2.0,
+        mlp_bias=True,
+    ),
     "gpt2": lambda: GPT2Config(
         vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
     ),
