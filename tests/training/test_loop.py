@@ -309,3 +309,20 @@ def _assert_equal_runs(run: TrainOutcome, whole: TrainOutcome) -> None:
 
 def _process(script: str) -> Any:
     return subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_run_that_goes_on_with_other_arithmetic_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, told = tiny_spec(save_every=1), []
+    with pytest.raises(Interrupted):
+        tiny_run(tmp_path, spec, tell=_stop_at(3))
+    monkeypatch.setattr("luthier.training.fingerprint.processor_key", lambda: "another")
+    tiny_run(tmp_path, spec, resume=True, tell=told.append)
+    assert any("the last bits may differ" in event.get("text", "") and "another" in event["text"] for event in told)
+
+
+def test_checkpointing_may_change_when_a_run_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        tiny_run(tmp_path / "cut", tiny_spec(save_every=1), tell=_stop_at(3))
+    resumed = tiny_run(tmp_path / "cut", tiny_spec(save_every=1, checkpointing="full"), resume=True)
+    whole = tiny_run(tmp_path / "whole", tiny_spec(save_every=1))
+    assert [record.loss for record in resumed.history] == [record.loss for record in whole.history]

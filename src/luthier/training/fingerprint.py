@@ -11,15 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from luthier.ground.errors import Refused
 from luthier.ground.hashes import key_of
 from luthier.ground.spec import TrainSpec
+from luthier.models.kernels.build import processor_key
 from luthier.rows.types import Encoded
 
 # Settings that change what is kept, and where, not what is learned; pack_tokens is noted as what it came to.
-FREE = {"keep", "save_every", "strategy", "pack_tokens"}
+FREE = {"keep", "save_every", "strategy", "pack_tokens", "checkpointing", "mlp_tile"}
 
 
 def fingerprint_of(
@@ -44,6 +46,16 @@ def rows_key(rows: Sequence[Encoded]) -> str:
     for row in rows:
         digest.update(len(row).to_bytes(8, "big") + row.ids_T.tobytes() + row.target_T.tobytes())
     return f"{len(rows)} rows, {digest.hexdigest()[:16]}"
+
+
+def arithmetic_of(kernels: str) -> dict[str, Any]:
+    """Return what the last bits of a result depend on beside the run itself."""
+    return {
+        "kernels": kernels,
+        "torch": torch.__version__,
+        "processor": processor_key(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

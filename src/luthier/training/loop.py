@@ -30,7 +30,7 @@ from luthier.rows.types import Encoded
 from luthier.training.batches import PlannedStep, plan_steps, step_packs
 from luthier.training.checkpoint import ADAPTER, Checkpoint, folder_of
 from luthier.training.engine.body import engine_for
-from luthier.training.fingerprint import fingerprint_of, refuse_changes, refuse_unlike
+from luthier.training.fingerprint import arithmetic_of, differences, fingerprint_of, refuse_changes, refuse_unlike
 from luthier.training.interrupts import StopWish, stop_wish
 from luthier.training.optimizers.schedule import rate_at
 from luthier.training.parallel.group import SOLO, Group, lost_as_one_sentence
@@ -114,6 +114,7 @@ def train_rows(
             score_dev=score_dev,
             pack_tokens=pack_tokens,
             shares=spec.prefix_sharing and engine.shares,
+            arithmetic=arithmetic_of(engine.kernels),
             tell=tell,
             peak=peak,
             progress=done,
@@ -143,6 +144,7 @@ class _Training:
     score_dev: Callable[[], float] | None
     pack_tokens: int
     shares: bool
+    arithmetic: Mapping[str, Any]
     tell: Tell
     peak: PeakMemory
     progress: Progress
@@ -177,6 +179,9 @@ class _Training:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         refuse_changes(checkpoint.state["fingerprint"], self.fingerprint, str(self.run))
+        if other := differences(checkpoint.state.get("arithmetic", self.arithmetic), self.arithmetic):
+            text = f"the last bits may differ from those of an undisturbed run: {'; '.join(other)}"
+            self.tell({"kind": "warning", "text": text})
         self.progress.become(checkpoint.state["progress"])
         if self.progress.stopped == "time":
             self.progress.stopped = ""
@@ -307,7 +312,8 @@ class _Training:
         path = folder_of(self.run, progress.step)
         if self.saved_step == progress.step:
             return path
-        self.keeper.save(progress.step, {"fingerprint": self.fingerprint, "progress": progress.to_json()})
+        state = {"fingerprint": self.fingerprint, "arithmetic": self.arithmetic, "progress": progress.to_json()}
+        self.keeper.save(progress.step, state)
         self.saved_step = progress.step
         removed = self.keeper.retain(self.spec.keep, progress.best_step)
         saved = {"kind": "save", "step": progress.step, "path": str(path), "removed": removed}

@@ -62,6 +62,11 @@ def _compiled(compiler: str) -> Path:
     return target
 
 
+def processor_key() -> str:
+    """Return a short hash of what this processor can do."""
+    return hashlib.sha256(_processor().encode()).hexdigest()[:12]
+
+
 def _processor() -> str:
     """Return what `-march=native` depends on."""
     try:
