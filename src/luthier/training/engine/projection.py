@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from luthier.adapters.lora import LoraLinear
 
 _RANK_STEP = 8
+_NAMES = ("weight", "bias", "lora_A", "lora_B")
 
 
 class Projection:
@@ -108,9 +109,9 @@ class Projection:
                 grads.append(part_TO.sum(0, dtype=torch.float32).to(layer.bias.dtype))
             if isinstance(layer, LoraLinear):
                 assert down_RI is not None
-                if layer.lora_A.requires_grad:
+                if layer.active and layer.lora_A.requires_grad:
                     grads.append(down_RI[low : low + layer.rank].float())
-                if layer.lora_B.requires_grad:
+                if layer.active and layer.lora_B.requires_grad:
                     up_OR = torch.mm(part_TO.t(), z_TR[:, low : low + layer.rank])
                     grads.append(up_OR.float().mul_(layer.scale))
                 low += layer.rank
@@ -146,8 +147,8 @@ class Projection:
         return torch.cat(parts)
 
     def _refresh(self) -> None:
-        """Take over what an optimizer or a restore has changed: A, B and biases are copied, weights are shared."""
-        seen = tuple(p._version for layer in self.layers for p in _copied(layer))
+        """Take over what an optimizer, a restore or a switch has changed: all but the weights, which are shared."""
+        seen = tuple(n for layer in self.layers for n in _state_of(layer))
         if seen == self._seen:
             return
         self._seen = seen
@@ -159,15 +160,20 @@ class Projection:
                 if isinstance(layer, LoraLinear):
                     self._down[low : low + layer.rank] = layer.lora_A
                     column = self.inputs + low
-                    self._joined[output : output + size, column : column + layer.rank] = layer.lora_B * layer.scale
+                    scale = layer.scale if layer.active else 0.0
+                    self._joined[output : output + size, column : column + layer.rank] = layer.lora_B * scale
                     low += layer.rank
                 output += size
 
 
 def _parameters_of(layer: nn.Linear) -> list[nn.Parameter | None]:
-    return [getattr(layer, name, None) for name in ("weight", "bias", "lora_A", "lora_B")]
+    is_off = isinstance(layer, LoraLinear) and not layer.active
+    return [getattr(layer, name, None) for name in (("weight", "bias") if is_off else _NAMES)]
 
 
-def _copied(layer: nn.Linear) -> list[Tensor]:
-    own: list[Tensor] = [] if layer.bias is None else [layer.bias]
-    return [*own, layer.lora_A, layer.lora_B] if isinstance(layer, LoraLinear) else own
+def _state_of(layer: nn.Linear) -> list[int]:
+    """Return what changes whenever that changes which is copied from a layer."""
+    own = [] if layer.bias is None else [layer.bias._version]
+    if isinstance(layer, LoraLinear):
+        own += [layer.lora_A._version, layer.lora_B._version, int(layer.active)]
+    return own
