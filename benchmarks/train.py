@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.training.compare import best_of, summarise  # noqa: E402
 from benchmarks.training.machine import cores, describe  # noqa: E402
-from benchmarks.training.peers import BEST, BEST_PATCHED, DEFAULT, SEARCH, WORDS, Peer, parse_peer  # noqa: E402
+from benchmarks.training.peers import BEST, BEST_PATCHED, DEFAULT, EXACT, SEARCH, WORDS, Peer, parse_peer  # noqa: E402
 from benchmarks.training.plot import loss_plot  # noqa: E402
 from benchmarks.training.rounds import run_rounds  # noqa: E402
 from benchmarks.training.tables import markdown_table, notes, terminal_table, write_results  # noqa: E402
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         names = args.peers.split(",")
-        for name in names:
+        for name in [*names, *([args.reference] if args.reference != "none" else [])]:
             if name not in (BEST, BEST_PATCHED):
                 parse_peer(name)
     except ValueError as error:
@@ -84,7 +84,9 @@ def measure(args: argparse.Namespace, names: Sequence[str], work: Path) -> dict[
         result["search"] = _search(args, work)
     else:
         result["search"] = args.best.split(",") if args.best else []
-    chosen = _resolve(names, result["search"])
+    result["reference"] = None if args.reference == "none" else args.reference
+    once = [result["reference"]] if result["reference"] and result["reference"] not in names else []
+    chosen = _resolve([*names, *once], result["search"])
     print(f"rows: {job['totals']}", file=sys.stderr)
     print(f"peers: {', '.join(peer.name for peer in chosen)}", file=sys.stderr)
 
@@ -93,7 +95,7 @@ def measure(args: argparse.Namespace, names: Sequence[str], work: Path) -> dict[
         if args.out:
             args.out.write_text(json.dumps({**result, "summary": summarise(result)}, indent=1), encoding="utf-8")
 
-    run_rounds({**job, "ceiling": not args.no_ceiling}, work, chosen, args.rounds, args.envs, keep)
+    run_rounds({**job, "ceiling": not args.no_ceiling}, work, chosen, args.rounds, args.envs, keep, once)
     return result
 
 
@@ -136,6 +138,7 @@ def _command(args: argparse.Namespace) -> str:
     words += ["--peers", args.peers] if args.peers != ",".join(DEFAULT) else []
     words += ["--steps", str(args.steps)] if args.steps else []
     words += ["--search"] if args.search else ["--best", args.best] if args.best else []
+    words += ["--reference", args.reference] if args.reference != EXACT else []
     return shlex.join(words)
 
 
@@ -154,6 +157,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--search", action="store_true", help="find TRL's best variants first, for best and best-patched"
     )
     parser.add_argument("--best", help="TRL's best variants as found before, comma-separated, instead of --search")
+    parser.add_argument(
+        "--reference", default=EXACT, help="runs once for its curve; none for none (default: %(default)s)"
+    )
     parser.add_argument("--no-ceiling", action="store_true", help="do not replay Luthier's matrix products")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--envs", type=Path, default=cache, help="where the tools' environments are kept")

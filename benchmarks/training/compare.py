@@ -19,7 +19,7 @@ def summarise(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row per peer, in the order in which they ran.
 
     Ratios are Luthier's median over the peer's (`faster`) and Luthier's peak over the peer's (`memory`). A peer that
-    did not run has `failed`, the reason in one line.
+    did not run has `failed`, the reason in one line. `exact_deviation` is the distance from the float32 curve.
     """
     names = list(dict.fromkeys(run["peer"] for run in result["runs"]))
     rows = {name: _row(name, [run for run in result["runs"] if run["peer"] == name]) for name in names}
@@ -30,6 +30,10 @@ def summarise(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             row["memory"] = reference["peak_rss_bytes"] / row["peak_rss_bytes"]
             row["deviation"] = deviation(reference["losses"], row["losses"])
             row["beyond"] = row["deviation"] > TOLERANCE
+    exact = rows.get(result.get("reference") or "", {})
+    for row in rows.values():
+        if "losses" in exact and "losses" in row and row is not exact:
+            row["exact_deviation"] = deviation(exact["losses"], row["losses"])
     return list(rows.values())
 
 

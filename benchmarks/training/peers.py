@@ -21,9 +21,11 @@ WORDS = {
     "packing": "the rows of a micro-batch packed end to end without padding",
     "grouped": "each step's rows sorted by length before they are cut into micro-batches",
     "chunked": "the tool's option for a chunked loss",
+    "mixed": "float32 weights, bfloat16 arithmetic",
+    "noprefix": "what rows of a step have in common at their beginning is computed for each (Luthier)",
     "patched": "TRL's loss scores label positions only, on a CPU too",
 }
-_HF_WORDS = frozenset(WORDS)
+_HF_WORDS = frozenset(WORDS) - {"mixed", "noprefix"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Tool:
 
 
 TOOLS = {
-    "luthier": Tool("Luthier", None, "run_luthier.py"),
+    "luthier": Tool("Luthier", None, "run_luthier.py", frozenset({"fp32", "mixed", "noprefix"})),
     "trl": Tool("TRL SFTTrainer + PEFT", "trl", "run_trl.py", _HF_WORDS, True),
     "hf": Tool("transformers Trainer + PEFT", "trl", "run_hf.py", _HF_WORDS - {"patched", "chunked", "packing"}, True),
     "litgpt": Tool("LitGPT", "litgpt", "run_litgpt.py", frozenset({"grouped", "fp32"}), True),
@@ -66,7 +68,19 @@ SEARCH = (
     "trl-bf16-nockpt-packing-patched",
     "trl-bf16-nockpt-packing-micro4-patched",
 )
-DEFAULT = ("luthier", "trl", "trl-bf16", "best", "best-patched", "hf", "litgpt", "llamafactory", "torchtune")
+DEFAULT = (
+    "luthier",
+    "luthier-noprefix",
+    "trl",
+    "trl-bf16",
+    "best",
+    "best-patched",
+    "hf",
+    "litgpt",
+    "llamafactory",
+    "torchtune",
+)
+EXACT = "hf-fp32"  # float32 throughout, by a tool that is not Luthier: which curve is right
 BEST, BEST_PATCHED = "best", "best-patched"
 
 

@@ -26,9 +26,19 @@ LIMIT_S = 7200
 
 
 def run_rounds(
-    job: dict[str, Any], work: Path, peers: Sequence[Peer], rounds: int, envs: Path, keep: Callable[[Any], None]
+    job: dict[str, Any],
+    work: Path,
+    peers: Sequence[Peer],
+    rounds: int,
+    envs: Path,
+    keep: Callable[[Any], None],
+    once: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Return all runs; `keep` gets them after each. Round 1 runs every peer, then round 2 every peer, and so on."""
+    """Return all runs; `keep` gets them after each. Round 1 runs every peer, then round 2 every peer, and so on.
+
+    Args:
+        once: names of peers that run in the first round only.
+    """
     pythons = {peer.name: _python(peer, envs) for peer in peers}
     runs: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
@@ -37,7 +47,7 @@ def run_rounds(
             python = pythons[peer.name]
             if isinstance(python, str):
                 failed[peer.name] = python
-            if peer.name in failed and number:
+            if number and (peer.name in failed or peer.name in once):
                 continue
             print(f"round {number + 1}/{rounds}  {peer.name}", file=sys.stderr)
             run = {"failed": failed[peer.name]} if peer.name in failed else _run(job, work, peer, Path(python))

@@ -18,7 +18,8 @@ HEAD = (
     "peak RSS",
     "Luthier needs",
     "loss, first → last",
-    "curve off by",
+    "off Luthier's curve",
+    "off the fp32 curve",
     "gradient norm",
 )
 
@@ -29,6 +30,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         return [row["peer"], row["failed"], *[""] * (len(HEAD) - 2)]
     own = row["peer"] == "luthier"
     off = f"{row['deviation']:.2%}{' ⚠' if row['beyond'] else ''}" if "deviation" in row else ""
+    exact = f"{row['exact_deviation']:.2%}" if "exact_deviation" in row else ""
     return [
         row["peer"],
         f"{row['tokens_per_s']:.0f} ({row['slowest']:.0f}–{row['fastest']:.0f})",
@@ -37,6 +39,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['memory']:.0%}" if "memory" in row and not own else "",
         f"{row['losses'][0]:.3f} → {row['losses'][-1]:.3f}",
         "" if own else off,
+        exact,
         "" if row["grad_norm"] is None else f"{row['grad_norm']:.2f}",
     ]
 
@@ -67,21 +70,25 @@ def notes(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[
     said = [
         f"{totals['rows']} rows, {totals['tokens']:,} tokens ({totals['targets']:,} targets), {totals['shortest']} to "
         f"{totals['longest']} tokens a row; {len(result['steps'])} steps; {result['rounds']} rounds, medians.",
-        f"Loss curves are compared step by step; ⚠ marks one that is more than {TOLERANCE:.0%} off somewhere.",
+        f"Loss curves are compared step by step; ⚠ marks one more than {TOLERANCE:.0%} off Luthier's somewhere.",
     ]
+    if any("exact_deviation" in row for row in rows):
+        said.append(f"The fp32 curve is that of {result['reference']}, which ran once.")
     ceiling = next((row["ceiling"] for row in rows if row.get("ceiling")), None)
     return [*said, _of_the_ceiling(ceiling)] if ceiling else said
 
 
 def _of_the_ceiling(ceiling: Mapping[str, Any]) -> str:
-    step = f"{ceiling['tokens']:.0f} tokens, {ceiling['tokens_per_s']:.0f} tokens/s"
-    return (
-        f"Share of the ceiling: {ceiling['share']:.0%} of a step ({ceiling['gemm_s']:.2f} of "
-        f"{ceiling['step_s']:.2f} s; {step}) is the time that its own {ceiling['products']:.0f} matrix products take "
-        f"alone, at {ceiling['gemm_gflops']:.0f} GFLOP/s, where a plain product ({ceiling['plain']}) runs at "
-        f"{ceiling['plain_gflops']:.0f}. The profiler sees {ceiling['profiled_gflop']:.0f} GFLOP of "
-        f"products in the step, {ceiling['gemm_gflop']:.0f} were replayed."
+    sentences = (
+        f"Share of the ceiling: {ceiling['share']:.0%} of a step ",
+        f"({ceiling['gemm_s']:.2f} of {ceiling['step_s']:.2f} s, ",
+        f"{ceiling['tokens']:.0f} tokens, {ceiling['tokens_per_s']:.0f} tokens/s) is the time that its own ",
+        f"{ceiling['products']:.0f} matrix products take alone, at {ceiling['gemm_gflops']:.0f} GFLOP/s. ",
+        f"A plain product ({ceiling['plain']}) runs at {ceiling['plain_gflops']:.0f} GFLOP/s; at that speed ",
+        f"they would take {ceiling['plain_share']:.0%} of the step. ",
+        f"{ceiling['gemm_gflop']:.0f} GFLOP were replayed; the profiler sees {ceiling['profiled_gflop']:.0f}.",
     )
+    return "".join(sentences)
 
 
 def section(result: Mapping[str, Any]) -> str:

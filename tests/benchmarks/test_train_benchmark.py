@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarks.train import README, _fitting, _resolve, main
+from benchmarks.training import rounds
 from benchmarks.training.compare import TOLERANCE, best_of, deviation, speed, summarise
 from benchmarks.training.envs import ENVS, holds_cuda, one_line
-from benchmarks.training.peers import DEFAULT, SEARCH, TOOLS, parse_peer
+from benchmarks.training.peers import DEFAULT, SEARCH, TOOLS, Peer, parse_peer
 from benchmarks.training.plot import loss_plot
 from benchmarks.training.rounds import RUNNERS
 from benchmarks.training.tables import markdown_table, section, terminal_table, write_results
@@ -44,6 +46,7 @@ CEILING = {
     "gemm_gflops": 333.0,
     "profiled_gflop": 510.0,
     "plain_gflops": 400.0,
+    "plain_share": 0.62,
     "plain": "bf16 1024x576x3072",
     "tokens_per_s": 100.0,
 }
@@ -119,6 +122,21 @@ def test_a_curve_that_is_off_in_one_step_is_flagged(result: dict[str, Any]) -> N
     assert "⚠" not in markdown_table(summarise(result)).split("| hf |")[0]
 
 
+def test_a_third_curve_tells_who_is_right(result: dict[str, Any]) -> None:
+    result["reference"] = "hf"
+    rows = {row["peer"]: row for row in summarise(result)}
+    assert rows["luthier"]["exact_deviation"] == pytest.approx(0.05 / 1.55)
+    assert rows["trl"]["exact_deviation"] == pytest.approx(0.05 / 1.55)
+    assert "exact_deviation" not in rows["hf"] and "exact_deviation" not in rows["torchtune"]
+    assert "The fp32 curve is that of hf" in section(result)
+
+
+def test_a_reference_that_did_not_run_is_no_reference(result: dict[str, Any]) -> None:
+    result["reference"] = "torchtune"
+    assert all("exact_deviation" not in row for row in summarise(result))
+    assert "fp32 curve is" not in section(result)
+
+
 def test_curves_of_different_length_are_not_compared() -> None:
     with pytest.raises(ValueError):
         deviation([1.0, 2.0], [1.0])
@@ -156,6 +174,24 @@ def test_every_name_of_the_lists_is_a_peer_with_a_runner() -> None:
     for name in (*SEARCH, *(name for name in DEFAULT if not name.startswith("best"))):
         assert (RUNNERS / parse_peer(name).tool.runner).is_file()
     assert {tool.env for tool in TOOLS.values()} - {None} == set(ENVS)
+
+
+def test_the_rounds_are_interleaved_and_a_peer_that_failed_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def fake(job: Any, work: Any, peer: Peer, python: Any) -> dict[str, Any]:
+        ran.append(peer.name)
+        return {"failed": "does not run"} if peer.name == "hf" else {"steps": []}
+
+    monkeypatch.setattr(rounds, "_run", fake)
+    monkeypatch.setattr(rounds, "_python", lambda peer, envs: tmp_path)
+    kept: list[int] = []
+    peers = [parse_peer(name) for name in ("luthier", "hf", "trl", "hf-fp32")]
+    rounds.run_rounds({}, tmp_path, peers, 3, tmp_path, lambda runs: kept.append(len(runs)), ["hf-fp32"])
+    assert ran == ["luthier", "hf", "trl", "hf-fp32", "luthier", "trl", "luthier", "trl"]
+    assert kept == list(range(1, 9))
 
 
 def test_variants_that_cannot_differ_are_not_searched() -> None:

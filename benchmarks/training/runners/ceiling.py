@@ -44,6 +44,7 @@ def measure_ceiling(train_again: Callable[[Tell], None], tokens: int) -> dict[st
     replayed = [(replay(call), count, call) for call, count in Counter(calls).items()]
     step_s = statistics.median(times[1:])
     gemm_s = sum(seconds * count for seconds, count, _ in replayed)
+    plain = plain_product_gflops()
     flop = sum(call.flop * count for _, count, call in replayed)
     return {
         "tokens": tokens,
@@ -53,9 +54,10 @@ def measure_ceiling(train_again: Callable[[Tell], None], tokens: int) -> dict[st
         "products": len(calls),
         "distinct": len(replayed),
         "gemm_gflop": flop / 1e9,
+        "plain_share": flop / 1e9 / plain / step_s,
         "gemm_gflops": flop / 1e9 / gemm_s if gemm_s else 0.0,
         "profiled_gflop": _profiled_flop(train_again) / 1e9,
-        "plain_gflops": plain_product_gflops(),
+        "plain_gflops": plain,
         "plain": "bf16 {}x{}x{}".format(*PLAIN),
         "tokens_per_s": tokens / step_s,
     }

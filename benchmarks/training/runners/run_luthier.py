@@ -21,8 +21,9 @@ import numpy as np  # noqa: E402
 
 from benchmarks.training.prepare import train_spec  # noqa: E402
 from benchmarks.training.runners.ceiling import measure_ceiling  # noqa: E402
-from benchmarks.training.workloads import WORKLOADS  # noqa: E402
+from benchmarks.training.workloads import WORKLOADS, Workload  # noqa: E402
 from luthier.adapters.base import get_kind  # noqa: E402
+from luthier.ground.spec import TrainSpec  # noqa: E402
 from luthier.models.find import find_model  # noqa: E402
 from luthier.models.load import load_model, stop_ids  # noqa: E402
 from luthier.objectives.base import make_objective  # noqa: E402
@@ -30,15 +31,16 @@ from luthier.rows.template import Renderer  # noqa: E402
 from luthier.rows.types import Encoded  # noqa: E402
 from luthier.training.batches import plan_steps  # noqa: E402
 from luthier.training.loop import train_rows  # noqa: E402
+from luthier.training.precision import autocast_of, base_precision  # noqa: E402
 
 
 def main() -> None:
     job = meter.job
     workload = WORKLOADS[job["workload"]]
-    loaded = load_model(find_model(job["model"]), "bf16")
+    spec = _spec(workload)
+    loaded = load_model(find_model(job["model"]), base_precision(spec))
     objective = make_objective("sft", Renderer(loaded.tokenizer, stop_ids=stop_ids(loaded.found)))
     rows = [Encoded(np.array(row["ids"]), np.array(row["target"], dtype=bool), row["place"]) for row in meter.rows]
-    spec = train_spec(workload, len(job["steps"]))
     assert [list(planned.rows) for planned in plan_steps([len(row) for row in rows], spec)] == job["steps"]
     kind = get_kind(workload.adapter)
     kind.inject(loaded.model, spec.adapter, seed=spec.seed)
@@ -54,6 +56,7 @@ def main() -> None:
                 Path(run),
                 trainable=kind.trainable(loaded.model),
                 save_adapter=lambda folder: kind.save(loaded.model, folder, spec.adapter, loaded.provenance),
+                autocast=autocast_of(spec),
                 tell=tell,
             )
 
@@ -69,7 +72,21 @@ def main() -> None:
         again = spec.model_copy(update={"epochs": 4, "max_steps": None})
         ceiling = measure_ceiling(lambda tell: train(middle, again, tell), sum(map(len, middle)))
     packages = ("luthier", "transformers", "safetensors")
-    meter.finish(dtype="bf16 weights and arithmetic, fp32 trained", packages=packages, ceiling=ceiling)
+    dtype = f"{base_precision(spec)} weights, {spec.precision} arithmetic"
+    meter.finish(dtype=dtype, packages=packages, ceiling=ceiling)
+
+
+def _spec(workload: Workload) -> TrainSpec:
+    """Return the workload's settings with what the peer's name changes."""
+    spec, options = train_spec(workload, len(meter.job["steps"])), meter.options
+    changed: dict[str, Any] = {}
+    if options.get("fp32"):
+        changed |= {"base": "fp32", "precision": "fp32"}
+    if options.get("mixed"):
+        changed |= {"base": "fp32"}
+    if options.get("noprefix"):
+        changed |= {"prefix_sharing": False}
+    return spec.model_copy(update=changed)
 
 
 def _middle_step(steps: list[list[Encoded]]) -> list[Encoded]:
