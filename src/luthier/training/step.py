@@ -120,9 +120,11 @@ class TorchStep:
         self._model.train()
         self._forget_gradients()
         with self._undone_on_error():
+            ended = self._turns.begin() if self._turns else []
             loss_sum, count = self._accumulate(packs, learning_rate)
             grad_norm = self._in_backward.grad_norm() / count if self._in_backward else self._grad_norm(count)
             outcome = self._judged(packs, StepOutcome(loss_sum, count, grad_norm), ceiling)
+        self._updates.forget(ended)  # not sooner: a refused step leaves the state that it found
         if not outcome.skipped and not self._in_backward:
             clip = min(1.0, self._max_grad_norm / (grad_norm + 1e-6)) if self._max_grad_norm else 1.0
             self._updates.step(learning_rate, clip / count / self._loss_factor)
@@ -171,8 +173,6 @@ class TorchStep:
 
     def _accumulate(self, packs: Sequence[Pack], learning_rate: float) -> tuple[float, int]:
         """Add up the gradients of the loss *sum*; dividing once, by the step's count, is what makes packs add up."""
-        if self._turns:
-            self._updates.forget(self._turns.begin())
         loss_sum, count = 0.0, 0
         for number, pack in enumerate(packs, start=1):
             loss, targets = self._loss(pack)

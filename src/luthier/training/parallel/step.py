@@ -50,8 +50,6 @@ class ParallelStep(TorchStep):
         return loss_sum, int(count)
 
     def _accumulate(self, packs: Sequence[Pack], learning_rate: float) -> tuple[float, int]:  # noqa: ARG002  # the base's
-        if self._turns:
-            self._updates.forget(self._turns.begin())
         own_sum, own_count = self._add_up(packs)
         numbers = [own_sum, own_count, *(weight.grad is not None for weight in self._trainable.values())]
         loss_sum, count, *gradients = self._group.sum_numbers(numbers)
