@@ -117,7 +117,8 @@ class TorchStep:
                 named, and weights, optimizer state and random numbers are as they were before the step.
             TornStepError: as above, but weights were updated in backward already.
         """
-        self._model.train()
+        if not self._model.training:  # setting it walks through all modules, which takes 1 % of a step
+            self._model.train()
         self._forget_gradients()
         with self._undone_on_error():
             ended = self._turns.begin() if self._turns else []
