@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.training.compare import best_of, summarise  # noqa: E402
 from benchmarks.training.machine import cores, describe  # noqa: E402
-from benchmarks.training.peers import BEST, BEST_PATCHED, DEFAULT, EXACT, SEARCH, WORDS, Peer, parse_peer  # noqa: E402
+from benchmarks.training.peers import BEST, BEST_PATCHED, DEFAULT, DEFAULT_FULL, EXACT, SEARCH, WORDS, Peer, parse_peer  # noqa: E402
 from benchmarks.training.plot import loss_plot  # noqa: E402
 from benchmarks.training.rounds import run_rounds  # noqa: E402
 from benchmarks.training.tables import markdown_table, notes, terminal_table, write_results  # noqa: E402
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the folder of shared data is not at {args.data}; name it with --data FOLDER", file=sys.stderr)
         return 2
     try:
-        names = args.peers.split(",")
+        names = args.peers.split(",") if args.peers else _default_peers(args.workload)
         for name in [*names, *([args.reference] if args.reference != "none" else [])]:
             if name not in (BEST, BEST_PATCHED):
                 parse_peer(name)
@@ -63,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.plot:
         args.plot.write_text(loss_plot(rows, args.workload), encoding="utf-8")
     return 0
+
+
+def _default_peers(workload: str) -> list[str]:
+    return list(DEFAULT_FULL if WORKLOADS[workload].adapter == "full" else DEFAULT)
 
 
 def measure(args: argparse.Namespace, names: Sequence[str], work: Path) -> dict[str, Any]:
@@ -128,6 +132,7 @@ def _resolve(names: Sequence[str], best: Sequence[str]) -> list[Peer]:
 def _prepare(args: argparse.Namespace, work: Path, steps: int | None) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.training.prepare", args.workload, str(args.data.resolve()), str(work)]
     command += ["--steps", str(steps)] if steps else []
+    command += ["--learning-rate", str(args.learning_rate)] if args.learning_rate else []
     subprocess.run(command, cwd=ROOT, check=True)
     job: dict[str, Any] = json.loads((work / "job.json").read_text())
     return job
@@ -135,7 +140,8 @@ def _prepare(args: argparse.Namespace, work: Path, steps: int | None) -> dict[st
 
 def _command(args: argparse.Namespace) -> str:
     words = ["python", "benchmarks/train.py", "--workload", args.workload, "--rounds", str(args.rounds)]
-    words += ["--peers", args.peers] if args.peers != ",".join(DEFAULT) else []
+    words += ["--peers", args.peers] if args.peers else []
+    words += ["--learning-rate", str(args.learning_rate)] if args.learning_rate else []
     words += ["--steps", str(args.steps)] if args.steps else []
     words += ["--search"] if args.search else ["--best", args.best] if args.best else []
     words += ["--reference", args.reference] if args.reference != EXACT else []
@@ -150,8 +156,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=f"A peer is a tool and options, such as trl-bf16-grouped-micro4. {options}; microN: rows a micro-batch.",
     )
     parser.add_argument("--workload", choices=list(WORKLOADS), default="lora")
-    parser.add_argument("--peers", default=",".join(DEFAULT), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--peers", help=f"comma-separated (default: {','.join(DEFAULT)})")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--learning-rate", type=float, help="of the first step (default: the workload's)")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: one epoch)")
     parser.add_argument(
         "--search", action="store_true", help="find TRL's best variants first, for best and best-patched"

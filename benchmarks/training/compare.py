@@ -34,6 +34,7 @@ def summarise(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     for row in rows.values():
         if "losses" in exact and "losses" in row and row is not exact:
             row["exact_deviation"] = deviation(exact["losses"], row["losses"])
+            row["exact_beyond"] = row["exact_deviation"] > TOLERANCE
     return list(rows.values())
 
 

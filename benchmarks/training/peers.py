@@ -80,6 +80,7 @@ DEFAULT = (
     "llamafactory",
     "torchtune",
 )
+DEFAULT_FULL = ("luthier", "luthier-mixed", *DEFAULT[2:])
 EXACT = "hf-fp32"  # float32 throughout, by a tool that is not Luthier: which curve is right
 BEST, BEST_PATCHED = "best", "best-patched"
 

@@ -54,13 +54,13 @@ _CHATML = (  # the model's own template without the system text that it puts bef
 )
 
 
-def train_spec(workload: Workload, steps: int | None) -> TrainSpec:
+def train_spec(workload: Workload, steps: int | None, learning_rate: float | None = None) -> TrainSpec:
     """Return how Luthier trains a workload; every other tool is set to the same."""
     return TrainSpec(
         adapter=AdapterSpec(kind=workload.adapter, rank=RANK, alpha=ALPHA, dropout=0.0),
         epochs=1,
         max_steps=steps,
-        learning_rate=workload.learning_rate,
+        learning_rate=learning_rate or workload.learning_rate,
         schedule="linear",
         warmup=0,
         weight_decay=0.0,
@@ -74,7 +74,7 @@ def train_spec(workload: Workload, steps: int | None) -> TrainSpec:
     )
 
 
-def prepare(workload: Workload, data: Path, work: Path, steps: int | None) -> None:
+def prepare(workload: Workload, data: Path, work: Path, steps: int | None, learning_rate: float | None) -> None:
     """Write `rows.jsonl`, `job.json` and (for LoRA) `first/adapter_model.safetensors` into `work`."""
     preset = find_model(PRESET)
     found = preset if workload.model == PRESET else random_model(preset)
@@ -83,7 +83,7 @@ def prepare(workload: Workload, data: Path, work: Path, steps: int | None) -> No
         for row in rows:
             plain = {"ids": row.ids_T.tolist(), "target": row.target_T.astype(int).tolist(), "place": row.place}
             file.write(json.dumps(plain) + "\n")
-    spec = train_spec(workload, steps)
+    spec = train_spec(workload, steps, learning_rate)
     plan = [list(map(int, planned.rows)) for planned in plan_steps([len(row) for row in rows], spec)]
     job = {
         "workload": workload.name,
@@ -92,7 +92,7 @@ def prepare(workload: Workload, data: Path, work: Path, steps: int | None) -> No
         "model_is": f"{found.name} ({found.stored_as})",
         "rows": str(work / "rows.jsonl"),
         "steps": plan,
-        "learning_rate": workload.learning_rate,
+        "learning_rate": spec.learning_rate,
         "max_grad_norm": 1.0,
         "rank": RANK,
         "alpha": ALPHA,
@@ -263,8 +263,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--learning-rate", type=float)
     args = parser.parse_args()
-    prepare(WORKLOADS[args.workload], args.data, args.work, args.steps)
+    prepare(WORKLOADS[args.workload], args.data, args.work, args.steps, args.learning_rate)
 
 
 if __name__ == "__main__":

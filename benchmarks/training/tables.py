@@ -29,8 +29,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     if "failed" in row:
         return [row["peer"], row["failed"], *[""] * (len(HEAD) - 2)]
     own = row["peer"] == "luthier"
-    off = f"{row['deviation']:.2%}{' ⚠' if row['beyond'] else ''}" if "deviation" in row else ""
-    exact = f"{row['exact_deviation']:.2%}" if "exact_deviation" in row else ""
+    off, exact = _off(row, "deviation", "beyond"), _off(row, "exact_deviation", "exact_beyond")
     return [
         row["peer"],
         f"{row['tokens_per_s']:.0f} ({row['slowest']:.0f}–{row['fastest']:.0f})",
@@ -42,6 +41,10 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         exact,
         "" if row["grad_norm"] is None else f"{row['grad_norm']:.2f}",
     ]
+
+
+def _off(row: Mapping[str, Any], distance: str, beyond: str) -> str:
+    return f"{row[distance]:.2%}{' ⚠' if row[beyond] else ''}" if distance in row else ""
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -70,7 +73,7 @@ def notes(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[
     said = [
         f"{totals['rows']} rows, {totals['tokens']:,} tokens ({totals['targets']:,} targets), {totals['shortest']} to "
         f"{totals['longest']} tokens a row; {len(result['steps'])} steps; {result['rounds']} rounds, medians.",
-        f"Loss curves are compared step by step; ⚠ marks one more than {TOLERANCE:.0%} off Luthier's somewhere.",
+        f"Loss curves are compared step by step; ⚠ marks one more than {TOLERANCE:.0%} off somewhere.",
     ]
     if any("exact_deviation" in row for row in rows):
         said.append(f"The fp32 curve is that of {result['reference']}, which ran once.")

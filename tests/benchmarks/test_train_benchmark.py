@@ -128,6 +128,7 @@ def test_a_third_curve_tells_who_is_right(result: dict[str, Any]) -> None:
     assert rows["luthier"]["exact_deviation"] == pytest.approx(0.05 / 1.55)
     assert rows["trl"]["exact_deviation"] == pytest.approx(0.05 / 1.55)
     assert "exact_deviation" not in rows["hf"] and "exact_deviation" not in rows["torchtune"]
+    assert rows["trl"]["exact_beyond"]
     assert "The fp32 curve is that of hf" in section(result)
 
 

@@ -78,7 +78,7 @@ def main() -> None:
 
 def _spec(workload: Workload) -> TrainSpec:
     """Return the workload's settings with what the peer's name changes."""
-    spec, options = train_spec(workload, len(meter.job["steps"])), meter.options
+    spec, options = train_spec(workload, len(meter.job["steps"]), meter.job["learning_rate"]), meter.options
     changed: dict[str, Any] = {}
     if options.get("fp32"):
         changed |= {"base": "fp32", "precision": "fp32"}
