@@ -216,7 +216,7 @@ def test_what_is_not_finite_stays_so_and_in_its_row(job: str, bad: float) -> Non
     """One spoilt number in row 1 of the first input: the row's results are not finite, all others are as before."""
 
     def spoilt(run: Callable[[str, Place], list[Tensor]], value: float | None) -> list[Tensor]:
-        at = Place(torch.float32, tokens=3, heads=1)
+        at = Place(torch.float32, tokens=3, heads=1, width=70)
         original = at.rows
 
         def rows(width: int | None = None) -> Tensor:
@@ -260,6 +260,19 @@ def test_logits_stay_if_no_gradient_is_wanted(cap: float) -> None:
         with mock.patch.object(rowwise, "_functions", rowwise._functions if run == "native" else lambda: None):
             rowwise.softmax_loss(logits, torch.tensor([1, 2, 3]), cap, wants_gradient=False)
         assert torch.equal(logits, before), run
+
+
+@pytest.mark.parametrize("width", [3, 17, 70])
+def test_a_masked_logit_counts_for_nothing(width: int) -> None:
+    """Minus infinity is a probability of 0; as the target, or everywhere, it is none."""
+    for run in ("native", "plain"):
+        logits = torch.randn(3, width, generator=torch.Generator().manual_seed(0))
+        wanted = torch.logsumexp(logits[0, 1:], 0) - logits[0, 1]
+        logits[:2, 0] = logits[2] = -torch.inf
+        with mock.patch.object(rowwise, "_functions", rowwise._functions if run == "native" else lambda: None):
+            losses = rowwise.softmax_loss(logits, torch.tensor([1, 0, 1]))
+        torch.testing.assert_close(losses[0], wanted)
+        assert not losses[1:].isfinite().any() and abs(float(logits[0, 0])) < 1e-30, run
 
 
 def test_large_logits_and_certain_answers_are_exact() -> None:

@@ -38,7 +38,7 @@ def rows() -> list[Encoded]:
     generator = np.random.default_rng(3)
     common = generator.integers(2, VOCABULARY, 18)
     made = []
-    for number, (shared, own, targets) in enumerate([(18, 6, 1), (18, 3, 2), (18, 9, 8), (0, 5, 3), (0, 12, 4)]):
+    for number, (shared, own, targets) in enumerate([(18, 6, 1), (18, 3, 3), (18, 9, 8), (0, 5, 3), (0, 12, 4)]):
         ids = np.concatenate([common[:shared], generator.integers(2, VOCABULARY, own)])
         made.append(Encoded(ids, np.arange(len(ids)) >= len(ids) - targets, f"train.jsonl:{number + 1}"))
     return made

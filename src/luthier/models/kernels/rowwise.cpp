@@ -201,16 +201,15 @@ void gate_back(T *gu, int64_t gu_stride, T *dm, int64_t dm_stride, int64_t rows,
 // cap, written to `to`, which may be the memory of `z`.
 template <typename S, typename T>
 inline float softmax_row(const S *z, T *to, int64_t target, int64_t width, float cap, bool wants_grad) {
-  float top = -INFINITY, sum = 0.0f, bad = 0.0f;
-#pragma omp simd reduction(max : top) reduction(+ : bad)
+  float top = -INFINITY, sum = 0.0f;
+#pragma omp simd reduction(max : top)
   for (int64_t i = 0; i < width; i++) {
     float value = load(z[i]);
     top = value > top ? value : top;
-    bad += value - value;  // 0, or NaN as soon as one value is not finite
   }
-#pragma omp simd reduction(+ : sum)
+#pragma omp simd reduction(+ : sum)  // NaN as soon as one value is NaN or infinity, or all are -infinity
   for (int64_t i = 0; i < width; i++) sum += fast_exp(load(z[i]) - top);
-  float at_target = load(z[target]), loss = top + std::log(sum) - at_target + bad;
+  float at_target = load(z[target]), loss = top + std::log(sum) - at_target;
   if (!wants_grad) return loss;
   float inverse = 1.0f / sum, p_target = fast_exp(at_target - top) * inverse - 1.0f;
   if (cap > 0.0f) {
