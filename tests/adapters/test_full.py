@@ -209,3 +209,15 @@ def test_a_base_that_was_changed_meanwhile_is_not_taken(model_folder: Path) -> N
     (model_folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(BadInput, match="changed while it was in use"):
         base.put_into(model)
+
+
+def test_masters_begin_with_the_digits_that_the_file_holds(model_folder: Path, ids_BT: Tensor) -> None:
+    """The model was loaded in bfloat16 from float32; small updates then show in as many weights as they should."""
+    model = load_model(find_model(str(model_folder)), "bf16").model
+    before = logits(model, ids_BT)
+    FULL.inject(model, SPEC, seed=0)
+    masters = FULL.trainable(model)
+    stored = load_file(next(iter(model_folder.glob("*.safetensors"))))
+    assert all(torch.equal(masters[name], value) for name, value in stored.items() if name in masters)
+    assert any(not torch.equal(value.bfloat16().float(), value) for value in stored.values()), "it has such digits"
+    assert torch.equal(logits(model, ids_BT), before), "rounded, they are the weights that were loaded"

@@ -37,6 +37,10 @@ class BaseWeights:
             return cls(files={file: _stamp(file) for file in files})
         return cls(copies={name: weight.detach().clone() for name, weight in weights.items()})
 
+    def as_stored(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights in the precision in which the files hold them; nothing if they lie in no file."""
+        yield from _read(list(self.files))
+
     def put_into(self, model: nn.Module) -> None:
         """Give the weights back to `model`, bit for bit.
 

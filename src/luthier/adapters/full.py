@@ -69,6 +69,7 @@ class _Full:
         masters = {name: weight if own else _master_of(weight) for name, weight in weights.items()}
         state = _State(BaseWeights.of(model, folder_of(model)), masters)
         _STATES[model] = state
+        _take_over_lost_digits(state)
         for name, weight in weights.items():
             weight.requires_grad_(True)
             master = state.masters[name]
@@ -156,6 +157,19 @@ class Master(nn.Parameter):
         self.grad = wide if self.grad is None else self.grad.add_(wide)
         for hook in self._hooks:
             hook(self)
+
+
+def _take_over_lost_digits(state: _State) -> None:
+    """Begin masters at the values that the files hold, which may have more digits than the model was loaded with.
+
+    Masters on bfloat16's grid would not show an update below half a step of the grid, however many weights get one;
+    with their own digits, as many cross a boundary as should.
+    """
+    with torch.no_grad():
+        for name, value in state.base.as_stored():
+            master = state.masters.get(name)
+            if isinstance(master, Master) and value.dtype == torch.float32:
+                master.copy_(value)
 
 
 def _master_of(weight: nn.Parameter) -> nn.Parameter:
