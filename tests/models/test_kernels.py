@@ -346,3 +346,12 @@ def test_two_processes_that_compile_at_once_leave_one_whole_library(tmp_path: Pa
     assert list(_ended([_begin(LOAD, LUTHIER_CACHE=str(tmp_path)) for _ in range(2)])) == ["True", "True"]
     [library] = (tmp_path / "kernels").iterdir()
     assert library.suffix == ".so" and library.stat().st_size > 10_000
+
+
+@needs_native
+def test_a_damaged_library_is_compiled_again(tmp_path: Path) -> None:
+    assert list(_ended([_begin(LOAD, LUTHIER_CACHE=str(tmp_path))])) == ["True"]
+    [library] = (tmp_path / "kernels").iterdir()
+    library.write_bytes(b"not a library")
+    assert list(_ended([_begin(LOAD, LUTHIER_CACHE=str(tmp_path))])) == ["True"]
+    assert library.stat().st_size > 10_000

@@ -92,6 +92,19 @@ def test_a_body_that_differs_from_the_model_is_put_aside(monkeypatch: pytest.Mon
         assert_bit_equal(values(model), before)
 
 
+def test_a_model_that_is_built_in_another_way_is_put_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(*_: object) -> None:
+        raise AttributeError("'Attention' object has no attribute 'scaling'")
+
+    with training("llama", "lora") as (model, _):
+        before = values(model)
+        monkeypatch.setattr(families, "_heads", other)
+        with engine_for(model, TrainSpec(precision="fp32")) as engine:
+            assert engine.name == "general" and "no attribute 'scaling'" in engine.reason
+            assert all(weight.is_contiguous() for weight in model.parameters())
+        assert_bit_equal(values(model), before)
+
+
 # -- when it is not taken --------------------------------------------------------------------------------------------
 
 

@@ -36,10 +36,16 @@ def library() -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         return None
-    try:
-        return ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.SubprocessError):
-        return None  # a missing compiler, OpenMP or disk space costs speed, never the run
+    for _ in range(2):  # once more if what lies in the cache is damaged
+        try:
+            target = _compiled(compiler)
+        except (OSError, subprocess.SubprocessError):
+            return None  # a missing compiler, OpenMP or disk space costs speed, never the run
+        try:
+            return ctypes.CDLL(str(target))
+        except OSError:
+            target.unlink(missing_ok=True)
+    return None
 
 
 def has_native_attention() -> bool:

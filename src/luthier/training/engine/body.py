@@ -102,7 +102,12 @@ def fast_body(
     model: PreTrainedModel, checkpointing: Checkpointing = "none", tile: int | None = None
 ) -> Iterator[Engine]:
     """Give the model the fast body for the length of the block, unless it differs from the model's own forward."""
-    body = FastBody(model, checkpointing, tile)
+    try:
+        body = FastBody(model, checkpointing, tile)
+    except (AttributeError, TypeError, ValueError) as error:  # it is called like a family that it does not belong to
+        give_own_memory(model)
+        yield Engine("general", _kernels(model), f"it is built in another way ({error})")
+        return
     try:
         if (times := _difference(model, body)) > 1.0:
             yield Engine("general", _kernels(model), f"the fast body differs from it, {times:.1f} tolerances")
@@ -111,7 +116,7 @@ def fast_body(
             give_back_memory()
             yield Engine("fast", _kernels(model), body=body)
     finally:
-        body.release()
+        give_own_memory(model)
 
 
 @contextlib.contextmanager
@@ -139,8 +144,15 @@ def _liger(model: PreTrainedModel) -> str:
     return "; Liger kernels"
 
 
+def give_own_memory(model: nn.Module) -> None:
+    """Give each weight that is a view of joined memory memory of its own again; the values stay."""
+    for weight in model.parameters():
+        if weight.untyped_storage().nbytes() != weight.numel() * weight.itemsize or not weight.is_contiguous():
+            weight.data = weight.data.clone(memory_format=torch.contiguous_format)
+
+
 class FastBody:
-    """Hidden states of a Llama-like model. Its weights are views that the model shares until `release`."""
+    """Hidden states of a Llama-like model, whose weights are views of its own until `give_own_memory`."""
 
     def __init__(self, model: PreTrainedModel, checkpointing: Checkpointing = "none", tile: int | None = None) -> None:
         self._base = model.base_model
@@ -196,13 +208,6 @@ class FastBody:
         for block in self._blocks[:blocks]:
             x_TD = run_block(block, x_TD, at)
         return x_TD
-
-    def release(self) -> None:
-        """Give the model's weights memory of their own again."""
-        for block in self._blocks:
-            for half in (block.attention, block.mlp):
-                half.inward.release()
-                half.outward.release()
 
     def _ropes(self, positions_T: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         probe = torch.zeros(1, 1, 1, device=positions_T.device)

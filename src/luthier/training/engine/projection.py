@@ -123,11 +123,6 @@ class Projection:
 
     # -- weights -----------------------------------------------------------------------------------------------------
 
-    def release(self) -> None:
-        """Give each layer memory of its own again; the values stay."""
-        for layer in self.layers:
-            layer.weight.data = layer.weight.data.clone(memory_format=torch.contiguous_format)
-
     def _share_weights(self) -> None:
         output = 0
         for layer, size in zip(self.layers, self.sizes, strict=True):
