@@ -89,7 +89,7 @@ def prepare(workload: Workload, data: Path, work: Path, steps: int | None, learn
         "workload": workload.name,
         "adapter": workload.adapter,
         "model": str(found.folder),
-        "model_is": f"{found.name} ({found.stored_as})",
+        "model_is": f"{Path(found.name).name} ({found.stored_as})",  # never a path of the machine
         "rows": str(work / "rows.jsonl"),
         "steps": plan,
         "learning_rate": spec.learning_rate,
