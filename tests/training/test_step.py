@@ -180,3 +180,11 @@ def test_single_rows_undo_a_pack() -> None:
     for row, pack in zip(rows, single_rows(one_pack(rows)), strict=True):
         assert np.array_equal(pack.ids_T, row.ids_T) and pack.places == (row.place,)
         assert np.array_equal(pack.target_T, row.target_T) and pack.positions_T[0] == 0
+
+
+def test_a_shared_beginning_is_nobodys_row() -> None:
+    ids = np.arange(2, 26)
+    rows = [Encoded(np.append(ids, n), np.arange(25) >= 24, f"train.jsonl:{n}") for n in (3, 4)]
+    (pack,) = pack_rows(rows, 999, share=True)
+    assert "" in pack.places
+    assert _step(tiny_model())._places([pack]) == ["train.jsonl:3", "train.jsonl:4"]

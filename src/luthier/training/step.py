@@ -254,7 +254,7 @@ class TorchStep:
         return [row.places[0] for row in rows if not self._is_finite(what, row)] or self._places(packs)
 
     def _places(self, packs: Sequence[Pack]) -> list[str]:
-        return [place for pack in packs for place in pack.places]
+        return [place for pack in packs for place in pack.places if place]  # a shared beginning is nobody's row
 
     def _is_finite(self, what: str, row: Pack) -> bool:
         self._forget_gradients()

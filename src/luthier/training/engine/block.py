@@ -290,11 +290,10 @@ class Mlp(Half):
             self._backward(dy, tile)
             for dy, tile in zip(torch.split(dy_TD, at.tile or len(dy_TD) or 1), kept, strict=True)
         ]
-        dx_TD, grads = parts[0]
-        for more_TD, more in parts[1:]:
+        grads = parts[0][1]
+        for _, more in parts[1:]:
             grads = [total.add_(grad) for total, grad in zip(grads, more, strict=True)]
-            dx_TD = torch.cat([dx_TD, more_TD])
-        return dx_TD, grads
+        return (parts[0][0] if len(parts) == 1 else torch.cat([dx for dx, _ in parts])), grads
 
     def _forward(self, x_TD: Tensor, keeps: bool) -> tuple[Tensor, KeptMlp]:
         kept, gu_TF = self._gate_and_up(x_TD)

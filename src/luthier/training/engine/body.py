@@ -122,7 +122,7 @@ def fast_body(
 @contextlib.contextmanager
 def _general_body(model: PreTrainedModel, spec: TrainSpec, reason: str) -> Iterator[Engine]:
     """Let the model's own modules compute; whole layers are all that they can compute again instead of keeping."""
-    reason += _liger(model)
+    reason += _liger(model) + ("; mlp_tile has no effect" if spec.mlp_tile else "")
     if spec.checkpointing == "none":
         yield Engine("general", _kernels(model), reason)
         return

@@ -40,12 +40,12 @@ def why_not(model: PreTrainedModel) -> str | None:
                 return "LoRA dropout is set"
             if not module.active:
                 return "the adapter is switched off"
-        elif any(isinstance(part, nn.Linear) and type(part) is not nn.Linear for part in (module,)):
+        elif isinstance(module, nn.Linear) and type(module) is not nn.Linear:
             return f"{name} is a {type(module).__name__}"
     if any(getattr(model.config, key, 0) for key in ("attention_dropout", "resid_pdrop", "embd_pdrop")):
         return "the model has dropout"
-    if type(_mlp_of(_layers(model)[0])["act"]).__name__ not in _ACTIVATIONS:
-        return f"its activation is {type(_mlp_of(_layers(model)[0])['act']).__name__}"
+    if (activation := _activation_of(_layers(model)[0])) not in _ACTIVATIONS:
+        return f"its activation is {activation}"
     return None
 
 
@@ -61,7 +61,7 @@ def _layers(model: PreTrainedModel) -> list[Any]:
 def _block(config: Any, layer: Any) -> Block:
     first, second, third, fourth = _norms_of(layer)
     factor = float(getattr(layer, "residual_multiplier", 1.0))
-    attention, parts = layer.self_attn, _mlp_of(layer)
+    attention = layer.self_attn
     q_norm, k_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
     return Block(
         Attention(
@@ -82,7 +82,7 @@ def _block(config: Any, layer: Any) -> Block:
             third,
             fourth,
             factor,
-            activation=_ACTIVATIONS[type(parts["act"]).__name__],
+            activation=_ACTIVATIONS[_activation_of(layer)],
         ),
     )
 
@@ -107,8 +107,9 @@ def _projection(owner: Any, names: tuple[str, ...], fused: str) -> Projection:
     return Projection([getattr(owner, name) for name in names])
 
 
-def _mlp_of(layer: Any) -> dict[str, Any]:
-    return {"act": getattr(layer.mlp, "act_fn", None) or getattr(layer.mlp, "activation_fn", None)}
+def _activation_of(layer: Any) -> str:
+    """Return the name of the class of the MLP's activation."""
+    return type(getattr(layer.mlp, "act_fn", None) or getattr(layer.mlp, "activation_fn", None)).__name__
 
 
 def _heads(config: Any, attention: Any) -> Heads:
