@@ -233,6 +233,11 @@ class CompareSpec(Strict):
 class BudgetSpec(Strict):
     """Limits that a run must keep."""
 
+    memory: str | None = Field(
+        None,
+        pattern=r"^\d+(\.\d+)?\s*(MB|GB|MiB|GiB)$",
+        description="Memory of the whole process, or of the GPU, such as 6GB.",
+    )
     time: str | None = Field(
         None, pattern=r"^\d+(\.\d+)?\s*(s|min|h)$", description="Wall time of training, such as 20min."
     )
