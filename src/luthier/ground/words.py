@@ -67,14 +67,26 @@ def seconds(duration_s: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def size(number_bytes: float) -> str:
-    """Return bytes in decimal units: `2.4 GB`, `18.5 MB`."""
+def size(number_bytes: float, digits: int = 1) -> str:
+    """Return bytes in decimal units: `2.4 GB`, `18.5 MB`; with two digits `2.43 GB`."""
     value, unit = float(number_bytes), "B"
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if value < 999.5 or unit == "TB":
             break
         value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.{digits}f} {unit}"
+
+
+def size_change(number_bytes: float, digits: int = 1) -> str:
+    """Return a difference of bytes with its sign: `−1.9 GB`."""
+    sign = "−" if number_bytes < 0 else "+" if number_bytes > 0 else ""
+    return sign + size(abs(number_bytes), digits)
+
+
+def change(share: float) -> str:
+    """Return a relative change: `+31 %`, `−3.2 %`; one digit below ten per cent."""
+    text = signed(100 * share, 1 if abs(share) < 0.0995 else 0)
+    return f"{'0' if text == '0.0' else text} %"
 
 
 def probability(p: float) -> str:
