@@ -67,20 +67,32 @@ def seconds(duration_s: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def size(number_bytes: float, digits: int = 1) -> str:
-    """Return bytes in decimal units: `2.4 GB`, `18.5 MB`; with two digits `2.43 GB`."""
+def size(number_bytes: float) -> str:
+    """Return bytes in decimal units: `2.4 GB`, `18.5 MB`."""
+    value, unit = _scaled(number_bytes)
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def exact_size(number_bytes: float) -> str:
+    """Return bytes with three digits, where small differences matter: `1.52 GB`, `33.9 GB`, `812 MB`."""
+    value, unit = _scaled(number_bytes)
+    digits = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {unit}"
+
+
+def size_change(number_bytes: float) -> str:
+    """Return a difference of bytes with its sign and three digits: `−1.93 GB`."""
+    sign = "−" if number_bytes < 0 else "+" if number_bytes > 0 else ""
+    return sign + exact_size(abs(number_bytes))
+
+
+def _scaled(number_bytes: float) -> tuple[float, str]:
     value, unit = float(number_bytes), "B"
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if value < 999.5 or unit == "TB":
             break
         value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.{digits}f} {unit}"
-
-
-def size_change(number_bytes: float, digits: int = 1) -> str:
-    """Return a difference of bytes with its sign: `−1.9 GB`."""
-    sign = "−" if number_bytes < 0 else "+" if number_bytes > 0 else ""
-    return sign + size(abs(number_bytes), digits)
+    return value, unit
 
 
 def change(share: float) -> str:
