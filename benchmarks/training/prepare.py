@@ -37,7 +37,7 @@ from benchmarks.training.workloads import (
 from luthier.adapters.base import get_kind
 from luthier.ground.files import whole_folder
 from luthier.ground.spec import AdapterSpec, TrainSpec
-from luthier.models.cache import cache_root
+from luthier.ground.cache import cache_root
 from luthier.models.find import Found, find_model
 from luthier.models.load import load_model, load_tokenizer, stop_ids
 from luthier.rows.template import Renderer

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -44,15 +45,23 @@ def environment(seed: int = 0) -> Environment:
 
 def machine_sentence() -> str:
     """Return processor, usable cores and memory in one phrase, such as `AMD EPYC, 2 cores, 24 GB`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory_gb = psutil.virtual_memory().total / 2**30
-    return f"{_processor()}, {cores} cores, {memory_gb:.0f} GiB"
+    return f"{processor_name()}, {usable_cores()} cores, {memory_gb:.0f} GiB"
 
 
-def _processor() -> str:
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """Return what the system calls the processor, such as `AMD EPYC`."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
+    if platform.system() == "Darwin":
+        name = subprocess.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        return name.stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from luthier.ground.cache import cache_root
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
 from luthier.ground.files import MANIFEST, verify_folder, whole_folder
@@ -23,12 +23,6 @@ from luthier.ground.locks import folder_lock
 
 _WAIT_S = 900.0
 _FULLY_HASHED_BYTES = 1 << 30  # about half a second of hashing; of larger folders only the sizes are compared
-
-
-def cache_root() -> Path:
-    """Return the cache folder: `$LUTHIER_CACHE`, or `~/.cache/luthier`."""
-    named = os.environ.get("LUTHIER_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "luthier"
 
 
 def cached_folder(name: str, make: Callable[[Path], None], *, tell: Tell = silent) -> tuple[Path, bool]:

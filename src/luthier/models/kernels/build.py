@@ -1,6 +1,6 @@
 """Compile the kernels beside this file once per machine, and load them.
 
-They are two C++ files without dependencies; compiling takes about two seconds and needs `c++` (or what `CXX` names).
+They are three C++ files without dependencies; compiling takes about two seconds and needs `c++` (or what `CXX` names).
 The library lies in the cache folder under the hash of its source, flags and processor, so it is never stale. Without a
 compiler, or with `LUTHIER_KERNELS=plain`, `library()` is None and everything runs on plain PyTorch, only slower.
 
@@ -21,9 +21,9 @@ from pathlib import Path
 
 import torch  # noqa: F401  # first: the kernels then share PyTorch's OpenMP threads
 
-from luthier.models.cache import cache_root
+from luthier.ground.cache import cache_root
 
-SOURCES = ("rowwise.cpp", "attention.cpp")
+SOURCES = ("rowwise.cpp", "attention.cpp", "dequantize.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 COMPILE_S = 120.0
 
