@@ -52,7 +52,7 @@ def _mlp() -> Tensor:
     [
         _mlp,
         lambda: torch.baddbmm(_leaf(2, 3, 5), _leaf(2, 3, 4), _leaf(2, 4, 5)),
-        lambda: functional.conv1d(_leaf(2, 6, 20), _leaf(10, 3, 5), groups=2),
+        lambda: functional.conv1d(_leaf(2, 6, 20), _leaf(10, 6, 5)),
         lambda: functional.conv2d(_leaf(1, 3, 12, 12), _leaf(4, 3, 3, 3), _leaf(4), stride=2),
     ],
 )
