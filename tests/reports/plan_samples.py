@@ -207,7 +207,9 @@ def notes() -> list[TermNote]:
         TermNote(term="attention", formula="1,990 tokens × 9 heads × 64 × 4 bytes × 9", source=TRACED),
         TermNote(term="loss", formula="769 targets × 49,152 words × 4 bytes", source=TRACED),
         TermNote(term="temporary", formula="the largest products of a block at the peak", source=TRACED),
-        TermNote(term="overhead", formula="352 MB interpreter and imports + 4.5% of the rest", source="fitted: 8 cells"),
+        TermNote(
+            term="overhead", formula="352 MB interpreter and imports + 4.5% of the rest", source="fitted: 8 cells"
+        ),
     ]
 
 

@@ -21,7 +21,9 @@ from markupsafe import Markup
 
 from luthier.ground import words
 from luthier.ground.files import write_whole
+from luthier.ground.plan_result import PlanResult
 from luthier.ground.results import AdviceResult, CheckResult, CompareResult, ItemExample, Pair, ReportResult
+from luthier.reports import plan_words
 from luthier.reports.curves import learning_figure, length_figure, loss_figure
 from luthier.reports.figures import (
     best_of,
@@ -34,6 +36,7 @@ from luthier.reports.figures import (
     title_of,
     tokens_figure,
 )
+from luthier.reports.plan_figures import frontier_figure, memory_bar, predicted_measured
 from luthier.reports.sentences import (
     check_sentence,
     contrasts_sentence,
@@ -44,32 +47,39 @@ from luthier.reports.sentences import (
 )
 from luthier.reports.text import first_line, visible
 
+_PLAN_WORDS: tuple[Callable[..., Any], ...] = (
+    words.change, words.exact_size, words.size_change,
+    plan_words.against, plan_words.choice_facts, plan_words.fits_sign, plan_words.measured_facts,
+    plan_words.memory_words, plan_words.pace_facts, plan_words.parallel_facts, plan_words.rules_of,
+    plan_words.same_words, plan_words.shown_points, plan_words.step_time, plan_words.terms_of, plan_words.what_facts,
+)  # fmt: skip
 _SHOWN_PARTS = (
     5  # columns of the score table beside the score; a metric with more parts shows these and the JSON has all
 )
 
 
-def write_page(path: Path, result: CompareResult, advice: AdviceResult) -> ReportResult:
+def write_page(path: Path, result: CompareResult, advice: AdviceResult, plan: PlanResult | None = None) -> ReportResult:
     """Write the report to `path`, whole or not at all, and return where it is."""
-    content = page_html(result, advice).encode("utf-8")
+    content = page_html(result, advice, plan).encode("utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
     return ReportResult(page=str(path), bytes=len(content), verdict=result.verdict)
 
 
-def page_html(result: CompareResult, advice: AdviceResult) -> str:
-    """Return the report as one HTML document."""
+def page_html(result: CompareResult, advice: AdviceResult, plan: PlanResult | None = None) -> str:
+    """Return the report as one HTML document; with a plan, it says what training needs."""
     style = _resource("figure.css") + _resource("page.css")
     parts = _part_titles(result)
     return _template().render(
         result=result,
         advice=advice,
+        plan=plan,
         first_command=advice.advice[0].command if advice.advice else None,
         policy=_policy(style),
         style=Markup(style),
         tiles=_tiles(result),
-        contents=_contents(result, advice),
-        figures=_figures(result),
+        contents=_contents(result, advice, plan),
+        figures=_figures(result, plan),
         best=best_of(result.systems),
         part_titles=parts,
         priced=any(system.cost is not None for system in result.systems),
@@ -108,6 +118,7 @@ class Section:
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_resource),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
@@ -122,7 +133,8 @@ def _template() -> jinja2.Template:
         "first_line": first_line,
     }
     environment.filters.update(filters)
-    return environment.from_string(_resource("page.html.j2"))
+    environment.filters.update({function.__name__: function for function in _PLAN_WORDS})
+    return environment.get_template("page.html.j2")
 
 
 def _resource(name: str) -> str:
@@ -135,7 +147,7 @@ def _policy(style: str) -> str:
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def _figures(result: CompareResult) -> dict[str, Any]:
+def _figures(result: CompareResult, plan: PlanResult | None) -> dict[str, Any]:
     check = result.check
     train = check.tokens.get("train") if check else None
     return {
@@ -145,8 +157,18 @@ def _figures(result: CompareResult) -> dict[str, Any]:
         "tokens": tokens_figure(result) if result.systems else "",
         "losses": {name: loss_figure(training) for name, training in result.training.items() if training.history},
         "learning": learning_figure(result) if len(result.curve) > 1 else "",
+        "measured": _measured(result),
+        "memory": both_widths(lambda width: memory_bar(plan, width)) if plan and plan.terms.total else "",
+        "frontier": both_widths(lambda width: frontier_figure(plan, width)) if plan and len(plan.frontier) > 1 else "",
         "lengths": length_figure("train", train, check.max_length) if check and train and train.histogram else "",
     }
+
+
+def _measured(result: CompareResult) -> Markup:
+    named = {title_of(result, name): training for name, training in result.training.items()}
+    if not any(plan_words.prediction_error(training) is not None for training in named.values()):
+        return Markup("")
+    return both_widths(lambda width: predicted_measured(named, width))
 
 
 def _tiles(result: CompareResult) -> list[Tile]:
@@ -169,12 +191,13 @@ def _tiles(result: CompareResult) -> list[Tile]:
     return tiles
 
 
-def _contents(result: CompareResult, advice: AdviceResult) -> list[Section]:
+def _contents(result: CompareResult, advice: AdviceResult, plan: PlanResult | None) -> list[Section]:
     sections = [
         (result.systems, "scores", "Scores"),
         (result.contrasts, "contrasts", "What is shown"),
         (advice.advice or advice.rejected, "advice", "Advice"),
         (result.systems, "cost", "Cost"),
+        (plan, "needs", "What it needs"),
         (result.training or result.curve, "training", "Training"),
         (result.examples, "examples", "Examples"),
         (result.check, "data", "Data"),

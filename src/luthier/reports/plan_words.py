@@ -143,7 +143,7 @@ def pace_facts(result: PlanResult) -> Facts:
     steps = "" if pace.steps is None else f" for {many(pace.steps, 'step')}"
     assumed = f"{rate(pace.products_flops_s, 'FLOP/s')} and {rate(pace.bandwidth_bytes_s, 'B/s')}"
     return [
-        ("a step", f"{seconds(result.step_s)}, {count(pace.tokens_per_s)} tokens/s, bound by {pace.bound}"),
+        ("a step", f"{step_time(result.step_s)}, {count(pace.tokens_per_s)} tokens/s, bound by {pace.bound}"),
         ("whole run", whole + steps if whole else ""),
         ("work of a step", f"{rate(pace.flops, 'FLOP')}, {exact_size(pace.bytes_moved)} moved"),
         ("speed", f"{assumed} at {percent(pace.efficiency)} efficiency ({pace.source})"),
@@ -166,10 +166,10 @@ def parallel_facts(result: PlanResult) -> Facts:
     found = result.parallel
     if found is None:
         return []
-    moved = f"{exact_size(found.moved_bytes)} at {rate(found.network_bytes_s, 'B/s')}: {seconds(found.network_s)}"
+    moved = f"{exact_size(found.moved_bytes)} at {rate(found.network_bytes_s, 'B/s')}: {step_time(found.network_s)}"
     return [
         ("devices", f"{count(found.devices)}, {found.strategy}; the terms are those of one"),
-        ("moved in a step", f"{moved}; arithmetic {seconds(found.arithmetic_s)}"),
+        ("moved in a step", f"{moved}; arithmetic {step_time(found.arithmetic_s)}"),
         ("what sets the pace", found.sentence),
     ]
 
@@ -179,6 +179,12 @@ def choice_words(result: PlanResult) -> str:
     if result.choice:
         return f"Changed to fit: {settings_words(result.choice)}."
     return "Nothing had to change to fit." if result.fits else ""
+
+
+def choice_facts(result: PlanResult) -> Facts:
+    """Return what was changed to fit, the smallest peak of all that was tried, and the run that holds the plan."""
+    smallest = "" if result.smallest_bytes is None else exact_size(result.smallest_bytes)
+    return [("choice", choice_words(result)), ("smallest that was tried", smallest), ("run", result.run or "")]
 
 
 def fits_sign(fits: bool | None) -> str:
@@ -220,8 +226,9 @@ def measured_facts(result: PlanResult) -> Facts:
     pace = change(found.predicted_step_s / found.step_s - 1) if found.step_s else ""
     predicted, measured = exact_size(found.predicted_peak_bytes), exact_size(found.peak_bytes)
     return [
-        ("memory", f"predicted {predicted}, measured {measured} ({change(found.error)} of the bytes above the baseline)"),
-        ("a step", f"predicted {seconds(found.predicted_step_s)}, measured {seconds(found.step_s)} ({pace})"),
+        ("memory", f"predicted {predicted}, measured {measured}"),
+        ("error", f"{change(found.error)} of the bytes above the baseline of {exact_size(found.baseline_bytes)}"),
+        ("a step", f"predicted {step_time(found.predicted_step_s)}, measured {step_time(found.step_s)} ({pace})"),
     ]
 
 
@@ -244,6 +251,13 @@ def prediction_error(training: TrainResult) -> float | None:
 def change_words(number_bytes: int, share: float) -> tuple[str, str]:
     """Return what a concession does to memory and to time."""
     return size_change(number_bytes), change(share)
+
+
+def step_time(duration_s: float) -> str:
+    """Return the time of a step, fine enough to compare: `312 ms`, `4.31 s`, `2 min 05 s`."""
+    if duration_s < 0.9995:
+        return f"{1000 * duration_s:.3g} ms"
+    return f"{duration_s:.2f} s" if duration_s < 9.995 else seconds(duration_s)
 
 
 def rate(number: float, unit: str) -> str:

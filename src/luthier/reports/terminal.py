@@ -37,6 +37,7 @@ from luthier.ground.words import (
     span,
 )
 from luthier.reports.figures import best_of, part_title, shown_parts, title_of
+from luthier.reports.plan_words import memory_words
 from luthier.reports.terminal_check import check_view
 from luthier.reports.terminal_parts import BAR, facts, interval_bar, plain_table, spaced, sparkline, text
 from luthier.reports.text import first_line
@@ -92,7 +93,6 @@ def train_view(result: TrainResult) -> RenderableType:
     """Return how a training went."""
     losses = [record.loss for record in result.history]
     dev = "" if result.dev_loss is None else f", dev {result.dev_loss:.3f}"
-    predicted = f", predicted {size(result.predicted_peak_bytes)}" if result.predicted_peak_bytes else ""
     share = 100 * result.trainable_parameters / max(result.total_parameters, 1)
     return facts(
         [
@@ -102,7 +102,7 @@ def train_view(result: TrainResult) -> RenderableType:
             ("loss", f"train {result.train_loss:.3f}{dev}, best step {result.best_step}"),
             ("", sparkline(losses)),
             ("time", f"{seconds(result.seconds)}, {count(result.tokens_per_s)} tokens/s"),
-            ("memory", f"{size(result.peak_bytes)} at most{predicted}"),
+            ("memory", memory_words(result)),
             ("parameters", f"{count(result.trainable_parameters)} of {count(result.total_parameters)} ({share:.1f}%)"),
             ("base", result.provenance.sentence),
             ("written", f"{result.adapter} ({size(result.adapter_bytes)})"),

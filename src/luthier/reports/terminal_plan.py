@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
@@ -33,6 +34,7 @@ from luthier.reports.plan_words import (
     same_words,
     shown_points,
     sources_of,
+    step_time,
     terms_of,
     what_facts,
 )
@@ -84,7 +86,7 @@ class StackedBar:
         if limit is not None:
             place = min(width - 1, max(0, math.floor(width * limit / scale)))
             marks.append(_mark(place, limit_words(result), width))
-        lines = [bar, *_lines_of(marks, width)]
+        lines = [bar, *_lines_of(marks)]
         if limit is None and result.limit_bytes is not None:
             times = result.limit_bytes / max(result.terms.total, 1)
             lines.append(text(f"{limit_words(result)}: {times:.1f} times the bar", "blue"))
@@ -97,7 +99,7 @@ def whole_parts(values: Sequence[int], cells: int) -> list[int]:
     for part in parts_of(values, float(max(cells, len(values))), 1.0):
         at += part
         edges.append(math.floor(at + 0.5))
-    return [end - start for start, end in zip(edges, edges[1:], strict=False)]
+    return [end - start for start, end in pairwise(edges)]
 
 
 def _mark(cell: int, words: str, width: int) -> tuple[int, str]:
@@ -109,7 +111,7 @@ def _mark(cell: int, words: str, width: int) -> tuple[int, str]:
     return 0, " " * cell + "▲ " + words
 
 
-def _lines_of(marks: Sequence[tuple[int, str]], width: int) -> list[Text]:
+def _lines_of(marks: Sequence[tuple[int, str]]) -> list[Text]:
     """Put marks on one line where they keep apart, on two otherwise; the second mark is the limit."""
     styles = ("bold", "blue")
     made: list[Text] = []
@@ -151,7 +153,8 @@ def _moments(result: PlanResult) -> RenderableType:
     most = max(moment.peak_bytes for moment in result.moments)
     for moment in result.moments:
         style = "bold yellow" if moment.peak_bytes == most else ""
-        table.add_row(text(moment.stage, style), text(exact_size(moment.peak_bytes), style), _bar(moment.peak_bytes, most))
+        peak = text(exact_size(moment.peak_bytes), style)
+        table.add_row(text(moment.stage, style), peak, _bar(moment.peak_bytes, most))
     return table
 
 
@@ -192,7 +195,7 @@ def _frontier(result: PlanResult) -> RenderableType:
             text(point.label + (" (chosen)" if point.chosen else ""), style),
             text(exact_size(point.peak_bytes), style),
             _bar(point.peak_bytes, most, BAR // 2),
-            text(seconds(point.step_s), style),
+            text(step_time(point.step_s), style),
             text(fits_sign(point.fits), _FITS[point.fits]),
         )
     return table
