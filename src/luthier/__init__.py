@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from luthier.verbs.advise import advise
     from luthier.verbs.check import check
     from luthier.verbs.compare import compare
+    from luthier.verbs.doctor import doctor
     from luthier.verbs.prompt import prompt
     from luthier.verbs.report import report
     from luthier.verbs.retrieve import index, search
@@ -47,6 +48,7 @@ _HOMES = {
     "advise": "luthier.verbs.advise",
     "check": "luthier.verbs.check",
     "compare": "luthier.verbs.compare",
+    "doctor": "luthier.verbs.doctor",
     "index": "luthier.verbs.retrieve",
     "prompt": "luthier.verbs.prompt",
     "report": "luthier.verbs.report",
@@ -64,6 +66,7 @@ __all__ = [
     "advise",
     "check",
     "compare",
+    "doctor",
     "index",
     "json_schema",
     "load_task",

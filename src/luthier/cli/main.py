@@ -67,6 +67,30 @@ def root(
 
 
 @app.command()
+def doctor(
+    task: Annotated[
+        Path | None, typer.Argument(metavar="[TASK]", help="A task file: try its model in each precision too.")
+    ] = None,
+    set_: Set = None,
+    out: Out = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again, even if measured within a week.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """What can this machine do, in which precision?
+
+    With a task: what each precision does to its model, on dev rows.
+    """
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.reports.terminal_doctor import doctor_view
+
+        read = None if task is None else _task(task, set_)
+        here.show(lu.doctor(read, out=out, fresh=fresh, tell=here.tell), doctor_view)
+
+
+@app.command()
 def start(
     folder: Annotated[Path, typer.Argument(help="A folder of examples and documents, or one file of examples.")],
     json: Json = False,

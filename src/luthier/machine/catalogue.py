@@ -55,6 +55,7 @@ class Device:
     source: str = ""
     note: str = ""
     aliases: tuple[str, ...] = ()
+    model: str = ""  # the catalogue's name, where `name` says more
     measured: bool = False  # whether bandwidth and peaks were measured on this machine
     speeds: Mapping[str, float | None] = field(default_factory=dict)  # measured on this machine, by precision
 
@@ -89,7 +90,8 @@ def find_device(name: str) -> Device:
     stem, memory_bytes = _memory_behind(name)
     found = by_name.get(_plain(stem))
     if memory_bytes is not None and found is not None and found.memory_bytes is None:
-        return replace(found, name=f"{found.name} {memory_bytes / 2**30:g}GB", memory_bytes=memory_bytes)
+        title = f"{found.name} {memory_bytes // 2**30}GB"
+        return replace(found, name=title, model=found.name, memory_bytes=memory_bytes)
     raise BadInput(
         f'the device "{name}" is not in the catalogue{_did_you_mean(name)}',
         fix="name one of: " + ", ".join(device.name for device in all_devices()),

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from luthier.ground.errors import BadInput, nearest
 from luthier.ground.files import expanded
 from luthier.ground.strict_json import parse_json
-from luthier.machine.catalogue import Device, all_devices, find_device
+from luthier.machine.catalogue import Device, all_devices, catalogue_match, find_device
 
 BUILT_IN = Path(__file__).with_name("prices.json")
 _CPU = "cpu"
@@ -79,7 +79,7 @@ def price_of(device: Device, prices: str | Path | None = None) -> Price | None:
         BadInput: the list cannot be read, or names a device that is not in the catalogue.
     """
     for own in _lists(prices):
-        entry = own.per_hour.get(_listed_name(device)) or (own.per_hour.get(_CPU) if device.kind == "cpu" else None)
+        entry = next((own.per_hour[name] for name in _names(device) if name in own.per_hour), None)
         if entry is not None:
             return Price(entry.price, own.currency, entry.said())
     return None
@@ -136,7 +136,7 @@ def _by_device(entries: Mapping[str, _Rent], file: Path) -> dict[str, _Rent]:
     return named
 
 
-def _listed_name(device: Device) -> str:
-    """Return the catalogue's name of a device that may carry a memory size or the system's name."""
-    own = next((known.name for known in all_devices() if device.source and device.source == known.source), None)
-    return device.name if any(device.name == known.name for known in all_devices()) or own is None else own
+def _names(device: Device) -> list[str]:
+    """Return what a list may call the device, nearest first: its name, the catalogue's, and `cpu`."""
+    known = catalogue_match(device.name) or next((each for each in all_devices() if each.name == device.model), None)
+    return [device.name, *([known.name] if known else []), *([_CPU] if device.kind == "cpu" else [])]
