@@ -72,6 +72,8 @@ def recommend(
     when nothing else will do.
     """
     known = {trial.precision: trial for trial in trials}
+    if not known:
+        return _by_table(table)
     best, reasons, passed_over = known["fp32"], [], []
     for name in (name for name in ORDER if name in known and name != "fp32"):
         trial = known[name]
@@ -127,7 +129,7 @@ def _overflow(trial: PrecisionTrial) -> Warned | None:
 def _differs(trial: PrecisionTrial) -> Warned | None:
     if trial.loss_change is None or trial.kl is None or _is_within(trial):
         return None
-    text = f"{_measured(trial)}; the limits are {signed(LOSS_LIMIT, 2)} and {KL_LIMIT:.2f}."
+    text = f"{_begin(_measured(trial))}; the limits are {signed(LOSS_LIMIT, 2)} and {KL_LIMIT:.2f}."
     return Warned(rule="P3", text=text, fix="use a precision with more digits, such as fp32")
 
 
@@ -207,7 +209,10 @@ def _against(trial: PrecisionTrial, table: Sequence[PrecisionRow], weights: Weig
     if not _is_within(trial):
         return f"{_measured(trial)}, beyond {LOSS_LIMIT:.2f} or {KL_LIMIT:.2f}"
     if trial.precision == "fp16" and weights is not None and weights.born == "bf16":
-        return f"the checkpoint was made in bf16, and fp16 ends at 65,504, not at 3.4e38; here{_of_range(trial)[3:]}"
+        return (
+            "the checkpoint was made in bf16, which reaches 3.4e38 where fp16 ends at 65,504; the largest activation"
+            f" here, {_number(trial.largest_activation)},{_of_range(trial)}"
+        )
     if row is not None and row.practical != "yes":
         what = "only to save memory" if row.practical == "only to save memory" else "not practical"
         return f"it is {what} on this machine ({_speed_words(row)})"
@@ -233,9 +238,21 @@ def _harmless(best: PrecisionTrial) -> str:
         loss = "not a finite number" if best.loss is None else f"{best.loss:.4f} nats a token"
         return f"fp32 is the reference: its loss is {loss}, its largest activation {_number(best.largest_activation)}."
     return (
-        f"{_measured(best)}, within {LOSS_LIMIT:.2f} and {KL_LIMIT:.2f}; the largest activation,"
+        f"{_begin(_measured(best))} (limits {LOSS_LIMIT:.2f} and {KL_LIMIT:.2f}); the largest activation,"
         f" {_number(best.largest_activation)},{_of_range(best)}."
     )
+
+
+def _by_table(table: Sequence[PrecisionRow]) -> tuple[str, list[str]]:
+    """Return the fastest practical precision among those that a model computes in, without having tried a model."""
+    rows = [row for name in ORDER[:3] if (row := _row(name, table)) and row.practical == "yes" and row.relative_speed]
+    best, fastest = "fp32", 1.0
+    for row in rows:
+        if (row.relative_speed or 0.0) >= FASTER * fastest:
+            best, fastest = row.name, row.relative_speed or 0.0
+    if best == "fp32":
+        return best, [f"fp32: nothing practical here is {FASTER:.1f} times as fast; no model was tried."]
+    return best, [f"{best}: {fastest:.2f} times the speed of fp32 (matrix products); no model was tried."]
 
 
 def _is_within(trial: PrecisionTrial) -> bool:
@@ -262,13 +279,15 @@ def _row(precision: str, table: Sequence[PrecisionRow]) -> PrecisionRow | None:
 
 
 def _measured(trial: PrecisionTrial) -> str:
-    agreement = (
-        "" if trial.agreement is None else f", and the likeliest token is the same in {percent(trial.agreement)}"
-    )
+    agreement = f"; the likeliest token is the same in {percent(trial.agreement)}" if trial.agreement else ""
     return (
-        f"In {trial.precision} the loss changes by {_small(trial.loss_change or 0.0)} nats a token and"
+        f"in {trial.precision} the loss changes by {_small(trial.loss_change or 0.0)} nats a token and"
         f" KL(fp32 ‖ {trial.precision}) is {trial.kl or 0.0:.2g}{agreement}"
     )
+
+
+def _begin(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
 
 
 def _small(number: float) -> str:
@@ -277,7 +296,7 @@ def _small(number: float) -> str:
 
 def _of_range(trial: PrecisionTrial) -> str:
     share = trial.share_of_range
-    return f" is {percent(share)} of the largest number" if share >= 0.0005 else " is far from the largest number"
+    return f" is {percent(share)} of the range" if share >= 0.0005 else " is far within the range"
 
 
 def _number(value: float) -> str:

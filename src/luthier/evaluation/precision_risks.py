@@ -173,7 +173,7 @@ def training_risks(
     """Return what training with `spec` would do.
 
     Args:
-        model: the base model in the precision that training loads it in, without an adapter.
+        model: the base model in the precision that training loads it in, frozen and without an adapter.
         rows: `GRADIENT_ROWS` of them are used for one backward; none: gradients are not looked at.
     """
     kind = get_kind(spec.adapter.kind)
