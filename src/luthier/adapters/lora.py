@@ -1,9 +1,9 @@
 """LoRA: W x + (alpha / r) B A x beside every chosen linear layer (Hu et al. 2021, arXiv:2106.09685).
 
 A and B are float32 and are cast to the activations' precision for the arithmetic; A starts random, B zero. The layer is
-replaced in place by a subclass of `nn.Linear` that shares its weight, so module paths stay those that PEFT's on-disk
-format names. Reading and writing that format is `luthier.adapters.peft_format`. DoRA, biases and saved modules are not
-supported; a folder that needs them is refused.
+replaced in place by a subclass of `nn.Linear` that shares its weight, quantised or not, so module paths stay those that
+PEFT's on-disk format names. Reading and writing that format is `luthier.adapters.peft_format`. DoRA, biases and saved
+modules are not supported; a folder that needs them is refused.
 
     LORA.inject(model, AdapterSpec(rank=16), seed=0)
 """
@@ -29,6 +29,8 @@ from luthier.ground.errors import BadInput
 from luthier.ground.results import Provenance
 from luthier.ground.seeds import derived_seed
 from luthier.ground.spec import AdapterSpec
+from luthier.models.planned import device_type
+from luthier.models.quantized import QuantizedLinear, QuantizedWeight, quantized_linear
 
 
 class LoraLinear(nn.Linear):
@@ -38,25 +40,31 @@ class LoraLinear(nn.Linear):
         nn.Module.__init__(self)  # not Linear's: no weight is made, the base's is shared
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
+        self.quantized = base.quantized if isinstance(base, QuantizedLinear) else None  # then there is no weight
         self.base = (base,)  # a tuple hides it from the module tree, so names and counts stay those of the base
         base._parameters.update(weight=None, bias=None)  # held once: who shards or moves the weight moves all of it
         self.rank, self.scale, self.dropout = rank, scale, dropout
         self.active = True
-        device = self.weight.device
+        device = self.weight.device if self.quantized is None else self.quantized.device
         self.lora_A = nn.Parameter(torch.zeros(rank, base.in_features, dtype=torch.float32, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, dtype=torch.float32, device=device))
         self.train(base.training)
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.active:
-            return functional.linear(input, self.weight, self.bias)
+            return self._base(input)
         drops = self.training and self.dropout > 0
-        if drops or torch.is_autocast_enabled(input.device.type):
+        if drops or torch.is_autocast_enabled(device_type(input.device)):
             changed = functional.dropout(input, self.dropout, self.training)
-            return functional.linear(input, self.weight, self.bias) + self._update(changed)
-        inputs = (input, self.weight, self.bias, self.lora_A, self.lora_B, self.scale)
+            return self._base(input) + self._update(changed)
+        inputs = (input, self.weight, self.bias, self.lora_A, self.lora_B, self.scale, self.quantized)
         out: Tensor = _LoraProduct.apply(*inputs)  # type: ignore[no-untyped-call]
         return out
+
+    def _base(self, x: Tensor) -> Tensor:
+        if self.quantized is not None:
+            return quantized_linear(x, self.quantized, self.bias)
+        return functional.linear(x, self.weight, self.bias)
 
     def _update(self, x: Tensor) -> Tensor:
         """The plain way to the update; also the reference of the fused one."""
@@ -64,16 +72,28 @@ class LoraLinear(nn.Linear):
 
 
 class _LoraProduct(torch.autograd.Function):
-    """y = W x + b + s B A x, keeping only x and A x for the backward, and adding in place."""
+    """y = W x + b + s B A x, keeping only x and A x for the backward, and adding in place.
+
+    `quantized`, if it is not None, is asked for W in each direction.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+        quantized: QuantizedWeight | None,
+    ) -> Tensor:
         x_TI = x.reshape(-1, x.shape[-1])
         low_TR = functional.linear(x_TI, a.to(x.dtype))
-        y_TO = functional.linear(x_TI, weight, bias)
+        y_TO = functional.linear(x_TI, _numbers(weight, quantized, x.dtype), bias)
         y_TO.addmm_(low_TR, b.to(x.dtype).t(), alpha=scale)
         ctx.save_for_backward(x_TI, low_TR, weight, a, b)
-        ctx.scale, ctx.shape = scale, x.shape
+        ctx.scale, ctx.shape, ctx.quantized = scale, x.shape, quantized
         return y_TO.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -86,8 +106,16 @@ class _LoraProduct(torch.autograd.Function):
         grad_a = torch.mm(grad_low_TR.t(), x_TI).to(a.dtype)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = torch.mm(grad_TO, weight).addmm_(grad_low_TR, a.to(grad.dtype)).view(ctx.shape)
-        return grad_x, None, None, grad_a, grad_b, None
+            weight_OI = _numbers(weight, ctx.quantized, grad.dtype)
+            grad_x = torch.mm(grad_TO, weight_OI).addmm_(grad_low_TR, a.to(grad.dtype)).view(ctx.shape)
+        return grad_x, None, None, grad_a, grad_b, None, None
+
+
+def _numbers(weight: Tensor | None, quantized: QuantizedWeight | None, dtype: torch.dtype) -> Tensor:
+    if quantized is not None:
+        return quantized.dequantized(dtype)
+    assert weight is not None
+    return weight
 
 
 @dataclass(frozen=True)

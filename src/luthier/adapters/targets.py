@@ -8,10 +8,10 @@ Only layers inside the decoder blocks are offered, never the output head. Names 
 
 from __future__ import annotations
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from luthier.ground.errors import BadInput, nearest
+from luthier.models.quantized import linear_paths
 
 
 def choose_targets(model: PreTrainedModel, targets: str | tuple[str, ...], last_layers: int | None = None) -> list[str]:
@@ -41,16 +41,6 @@ def choose_targets(model: PreTrainedModel, targets: str | tuple[str, ...], last_
                 fix=f"choose among {', '.join(names)}, or a group: all-linear, attention, mlp",
             )
     return [path for path in known if any(_fits(path, name) for name in targets)]
-
-
-def linear_paths(model: PreTrainedModel) -> list[str]:
-    """Return the module paths of all linear layers inside numbered blocks, except the output head."""
-    head = model.get_output_embeddings()
-    return [
-        path
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and any(part.isdigit() for part in path.split("."))
-    ]
 
 
 def _in_last(paths: list[str], layers: int | None) -> list[str]:

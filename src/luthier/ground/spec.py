@@ -142,8 +142,9 @@ class TrainSpec(Strict):
     )
     max_length: int = Field(2048, ge=2, description="Longest row, in tokens.")
     on_long: Literal["drop", "cut_prompt", "fail"] = Field("drop", description="What to do with longer rows.")
-    base: Literal["bf16", "fp32"] | None = Field(
-        None, description="Precision of frozen weights (default: as precision)."
+    base: Literal["bf16", "fp32", "int8", "nf4"] | None = Field(
+        None,
+        description="Precision of frozen weights (default: as precision); int8 and nf4: of the blocks' linear layers.",
     )
     precision: Literal["bf16", "fp32", "fp16"] = Field(
         "bf16", description="Precision of the arithmetic; fp16 scales the loss and keeps float32 weights."
@@ -189,9 +190,20 @@ class TrainSpec(Strict):
             raise ValueError("precision: fp16 needs base: fp32 (or none named), since bf16 weights would lose digits")
         if self.precision == "fp16" and self.adapter.masters == "none":
             raise ValueError("adapter.masters: none needs precision: bf16")
+        if self.base in ("int8", "nf4"):
+            self._refuse_what_needs_whole_weights()
         if self.optimizer_in_backward:
             self._refuse_what_needs_the_whole_gradient()
         return self
+
+    def _refuse_what_needs_whole_weights(self) -> None:
+        """Refuse what trains, scales up or shards the weights that a quantised base has only as codes."""
+        if self.adapter.kind == "full":
+            raise ValueError(f"kind: full trains the weights that base: {self.base} quantises; set adapter.kind: lora")
+        if self.precision == "fp16":
+            raise ValueError(f"base: {self.base} needs precision: bf16 or fp32")
+        if self.strategy == "fsdp":
+            raise ValueError(f"base: {self.base} has no weights that fsdp could shard; set strategy: ddp")
 
     def _refuse_what_needs_the_whole_gradient(self) -> None:
         """Refuse what can only be decided when all gradients are there, which they never are at one time."""

@@ -1,4 +1,4 @@
-"""Load a found model and its tokenizer, in the precision that is asked for, with its provenance.
+"""Load a found model and its tokenizer, in the precision that is asked for or quantised, with its provenance.
 
 The model is set to evaluation, its weights frozen, and its attention is the one of `luthier.models.packed`, which is
 plain scaled-dot-product attention for ordinary calls. Weights that are not finite, missing, or too few for the
@@ -24,6 +24,8 @@ from luthier.ground.results import Provenance
 from luthier.models.find import Found
 from luthier.models.folder import read_json_file
 from luthier.models.packed import install_packed_attention
+from luthier.models.quantized import QuantizedKind, QuantizedWeight, parameter_count
+from luthier.models.quantized_loading import RoundToNearest
 from luthier.models.quiet import no_progress_bars
 
 Precision = Literal["bf16", "fp32"]
@@ -60,19 +62,22 @@ def stop_ids(found: Found) -> list[int]:
     return [value for value in (ids if isinstance(ids, list) else [ids]) if isinstance(value, int)]
 
 
-def load_model(found: Found, precision: Precision) -> LoadedModel:
+def load_model(found: Found, precision: Precision, quantized: QuantizedKind | None = None) -> LoadedModel:
     """Return the model in bfloat16 or float32, frozen and in evaluation mode.
+
+    Args:
+        quantized: round the linear layers of the blocks so, one by one as they are read.
 
     Raises:
         BadInput: weights are missing, not finite (the tensor is named) or fewer than the tokenizer's tokens.
     """
     tokenizer = load_tokenizer(found)
-    model = _read_weights(found, _DTYPES[precision])
+    model = _read_weights(found, _DTYPES[precision], quantized)
     _refuse_non_finite(model, found)
     _refuse_small_embedding(model, tokenizer, found)
     model.to(default_device()).requires_grad_(False).eval()
     install_packed_attention(model)
-    provenance = _provenance(model, found, precision)
+    provenance = _provenance(model, found, precision, quantized)
     _LOADED[model] = (provenance, found.folder)
     return LoadedModel(model, tokenizer, provenance, found)
 
@@ -98,7 +103,7 @@ def folder_of(model: nn.Module) -> Path | None:
     return entry[1] if entry else None
 
 
-def _read_weights(found: Found, dtype: torch.dtype) -> PreTrainedModel:
+def _read_weights(found: Found, dtype: torch.dtype, quantized: QuantizedKind | None) -> PreTrainedModel:
     try:
         with no_progress_bars():
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -108,6 +113,7 @@ def _read_weights(found: Found, dtype: torch.dtype) -> PreTrainedModel:
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                **({"quantization_config": RoundToNearest(quantized)} if quantized else {}),
             )
     except Exception as error:  # as above: a stranger's files
         raise BadInput(f"the model cannot be read ({_one_line(error)})", where=str(found.folder)) from error
@@ -122,12 +128,18 @@ def _read_weights(found: Found, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _refuse_non_finite(model: PreTrainedModel, found: Found) -> None:
-    for name, weight in model.named_parameters():
-        # A sum is cheap and any NaN or infinity survives in it; only a suspicious sum is looked at closely.
-        if not torch.isfinite(weight.detach().sum()) and not torch.isfinite(weight.detach()).all():
-            raise BadInput(
-                f"the weight {name} holds NaN or infinity", where=str(found.folder), fix="download the model again"
-            )
+    # A sum is cheap and any NaN or infinity survives in it; only a suspicious sum is looked at closely.
+    broken = [
+        name
+        for name, weight in model.named_parameters()
+        if not torch.isfinite(weight.detach().sum()) and not torch.isfinite(weight.detach()).all()
+    ]
+    quantized = [name for name, part in model.named_modules() if isinstance(part, QuantizedWeight)]
+    broken += [name for name in quantized if not model.get_submodule(name).is_finite()]
+    if broken:
+        raise BadInput(
+            f"the weight {broken[0]} holds NaN or infinity", where=str(found.folder), fix="download the model again"
+        )
 
 
 def _refuse_small_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, found: Found) -> None:
@@ -140,8 +152,12 @@ def _refuse_small_embedding(model: PreTrainedModel, tokenizer: PreTrainedTokeniz
         )
 
 
-def _provenance(model: PreTrainedModel, found: Found, precision: Precision) -> Provenance:
+def _provenance(
+    model: PreTrainedModel, found: Found, precision: Precision, quantized: QuantizedKind | None
+) -> Provenance:
     loaded_as = {"bf16": "bfloat16", "fp32": "float32"}[precision]
+    if quantized:
+        loaded_as = f"{quantized} with {loaded_as} beside it"
     return Provenance(
         name=found.name,
         source=found.source,
@@ -150,7 +166,7 @@ def _provenance(model: PreTrainedModel, found: Found, precision: Precision) -> P
         stored_as=found.stored_as,
         loaded_as=loaded_as,
         sha256=found.sha256,
-        parameters=sum(weight.numel() for weight in model.parameters()),
+        parameters=parameter_count(model),
         license=found.license,
         sentence=_sentence(found, loaded_as),
     )

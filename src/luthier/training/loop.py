@@ -24,6 +24,7 @@ from luthier.ground.events import Tell, silent
 from luthier.ground.results import EvalRecord
 from luthier.ground.spec import TrainSpec
 from luthier.machine.memory import PeakMemory
+from luthier.models.quantized import parameter_count
 from luthier.objectives.base import Objective
 from luthier.rows.packing import pack_rows
 from luthier.rows.types import Encoded
@@ -365,7 +366,7 @@ class _Training:
             processes=self.group.size,
             total_peak_bytes=progress.total_peak_bytes,
             trainable_parameters=sum(parameter.numel() for parameter in self.trainable.values()),
-            total_parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            total_parameters=parameter_count(self.model),
             train_loss=progress.loss_since(last_epoch),
             dev_loss=progress.dev_loss_at(best_step),
             best_step=best_step,

@@ -1,8 +1,8 @@
 """Which precision weights and arithmetic have, from the task's words for it.
 
 `bf16` computes with bfloat16 weights (float32 weights are cast as they are used), `fp32` in float32, and `fp16` in
-float16 from float32 weights, with a scaled loss. TF32 is a mode of NVIDIA GPUs for float32 products; it has not been
-run here yet.
+float16 from float32 weights, with a scaled loss. A quantised base has its other weights in the arithmetic's precision.
+TF32 is a mode of NVIDIA GPUs for float32 products; it has not been run here yet.
 
     with float32_products(spec, model.device.type, tell): train_rows(..., autocast=autocast_of(spec))
 """
@@ -17,11 +17,19 @@ import torch
 
 from luthier.ground.events import Tell
 from luthier.ground.spec import TrainSpec
+from luthier.models.quantized import QuantizedKind
 
 
 def base_precision(spec: TrainSpec) -> Literal["bf16", "fp32"]:
-    """Return the precision in which the base model is loaded."""
-    return spec.base or ("bf16" if spec.precision == "bf16" else "fp32")
+    """Return the precision in which the base model is loaded, but for weights that are quantised."""
+    if spec.base in ("bf16", "fp32"):
+        return spec.base
+    return "bf16" if spec.precision == "bf16" else "fp32"
+
+
+def base_quantized(spec: TrainSpec) -> QuantizedKind | None:
+    """Return how the frozen linear layers are quantised, or None."""
+    return spec.base if spec.base in ("int8", "nf4") else None
 
 
 def autocast_of(spec: TrainSpec) -> torch.dtype | None:

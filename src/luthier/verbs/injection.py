@@ -16,7 +16,7 @@ from luthier.models.load import LoadedModel
 from luthier.objectives.base import Objective
 from luthier.training.parallel.group import Group
 from luthier.training.parallel.sharded import ShardedLoss, mesh_of, shard_model
-from luthier.training.precision import base_precision
+from luthier.training.precision import base_precision, base_quantized
 from luthier.verbs.workbench import Workbench
 
 Injected = tuple[LoadedModel, Mapping[str, nn.Parameter], ShardedLoss | None]
@@ -35,7 +35,7 @@ def injected(bench: Workbench, kind: AdapterKind, objective: Objective, group: G
             parts = _sharded(bench, kind, objective, mesh)
         yield parts
         return
-    loaded = bench.model(base_precision(spec))
+    loaded = bench.model(base_precision(spec), base_quantized(spec))
     if group.size > 1:
         loaded.model.to(group.device)
     kind.inject(loaded.model, spec.adapter, seed=spec.seed)

@@ -27,6 +27,7 @@ from luthier.ground.results import CheckResult, IndexResult, Passage
 from luthier.ground.task import Task
 from luthier.models.find import Found, find_model
 from luthier.models.load import LoadedModel, load_model, load_tokenizer, stop_ids
+from luthier.models.quantized import QuantizedKind
 from luthier.retrieval.embed import Embedder, SentenceEmbedder
 from luthier.retrieval.index import build_index
 from luthier.retrieval.search import open_index
@@ -129,13 +130,14 @@ class Workbench:
         """The one render function that the check, training and generation share."""
         return Renderer(load_tokenizer(self.found), stop_ids=stop_ids(self.found))
 
-    def model(self, precision: Literal["bf16", "fp32"]) -> LoadedModel:
-        """Return the base model in a precision; loaded once."""
-        if precision not in self._loaded:
+    def model(self, precision: Literal["bf16", "fp32"], quantized: QuantizedKind | None = None) -> LoadedModel:
+        """Return the base model in a precision, its linear layers quantised if that is asked for; loaded once."""
+        how = f"{quantized}, {precision}" if quantized else precision
+        if how not in self._loaded:
             self._loaded.clear()  # one model in memory at a time
-            self.tell({"kind": "stage", "text": f"loading {self.spec.model} ({precision})"})
-            self._loaded[precision] = load_model(self.found, precision)
-        return self._loaded[precision]
+            self.tell({"kind": "stage", "text": f"loading {self.spec.model} ({how})"})
+            self._loaded[how] = load_model(self.found, precision, quantized)
+        return self._loaded[how]
 
     def generator(self) -> Generator:
         """Return what writes answers with the base model, in the precision of `generation`."""

@@ -16,9 +16,11 @@ from transformers import PreTrainedModel
 
 from luthier.adapters.lora import LoraLinear
 from luthier.models.kernels.varlen import Heads
+from luthier.models.planned import device_type
+from luthier.models.quantized import QuantizedLinear
 from luthier.training.engine.block import Attention, Block, Mlp
 from luthier.training.engine.norm import Norm
-from luthier.training.engine.projection import Projection
+from luthier.training.engine.projection import Projection, Scratch
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "olmo2", "granite")
 _ACTIVATIONS = {
@@ -29,7 +31,7 @@ _ACTIVATIONS = {
 
 def why_not(model: PreTrainedModel) -> str | None:
     """Return why the model cannot have the fast body, or None if it can."""
-    if model.device.type != "cpu":
+    if device_type(model.device) != "cpu":
         return "the fast body is for CPUs"
     family = model.config.model_type
     if family not in FAMILIES:
@@ -40,7 +42,7 @@ def why_not(model: PreTrainedModel) -> str | None:
                 return "LoRA dropout is set"
             if not module.active:
                 return "the adapter is switched off"
-        elif isinstance(module, nn.Linear) and type(module) is not nn.Linear:
+        elif isinstance(module, nn.Linear) and type(module) not in (nn.Linear, QuantizedLinear):
             return f"{name} is a {type(module).__name__}"
     if any(getattr(model.config, key, 0) for key in ("attention_dropout", "resid_pdrop", "embd_pdrop")):
         return "the model has dropout"
@@ -51,22 +53,23 @@ def why_not(model: PreTrainedModel) -> str | None:
 
 def blocks_of(model: PreTrainedModel) -> list[Block]:
     """Return the model's decoder blocks; their weights are shared with the model, in joined memory."""
-    return [_block(model.config, layer) for layer in _layers(model)]
+    scratch = Scratch()
+    return [_block(model.config, layer, scratch) for layer in _layers(model)]
 
 
 def _layers(model: PreTrainedModel) -> list[Any]:
     return list(model.base_model.layers)
 
 
-def _block(config: Any, layer: Any) -> Block:
+def _block(config: Any, layer: Any, scratch: Scratch) -> Block:
     first, second, third, fourth = _norms_of(layer)
     factor = float(getattr(layer, "residual_multiplier", 1.0))
     attention = layer.self_attn
     q_norm, k_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
     return Block(
         Attention(
-            _projection(attention, ("q_proj", "k_proj", "v_proj"), "qkv_proj"),
-            Projection([attention.o_proj]),
+            _projection(attention, ("q_proj", "k_proj", "v_proj"), "qkv_proj", scratch),
+            Projection([attention.o_proj], scratch),
             first,
             second,
             factor,
@@ -77,8 +80,8 @@ def _block(config: Any, layer: Any) -> Block:
             norms_heads=q_norm is not None and q_norm.weight.shape[0] == attention.head_dim,
         ),
         Mlp(
-            _projection(layer.mlp, ("gate_proj", "up_proj"), "gate_up_proj"),
-            Projection([layer.mlp.down_proj]),
+            _projection(layer.mlp, ("gate_proj", "up_proj"), "gate_up_proj", scratch),
+            Projection([layer.mlp.down_proj], scratch),
             third,
             fourth,
             factor,
@@ -101,10 +104,10 @@ def _norms_of(layer: Any) -> tuple[Norm | None, Norm | None, Norm | None, Norm |
     return first, second, third, fourth
 
 
-def _projection(owner: Any, names: tuple[str, ...], fused: str) -> Projection:
+def _projection(owner: Any, names: tuple[str, ...], fused: str, scratch: Scratch) -> Projection:
     if hasattr(owner, fused):
-        return Projection([getattr(owner, fused)])
-    return Projection([getattr(owner, name) for name in names])
+        return Projection([getattr(owner, fused)], scratch)
+    return Projection([getattr(owner, name) for name in names], scratch)
 
 
 def _activation_of(layer: Any) -> str:
