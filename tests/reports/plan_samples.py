@@ -1,4 +1,4 @@
-"""Made-up plans that look like real ones: the tickets task on a laptop, 405B on one card, inference, several devices."""
+"""Made-up plans that look like real ones: the tickets task, 405B on one card, answering, several devices."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def giant(**changes: Any) -> PlanResult:
     values: dict[str, Any] = {
         "task": None,
         "run": None,
-        "model": "meta-llama/Llama-3.1-405B-Instruct-with-a-name-that-goes-on-and-on-far-beyond-the-width-of-a-terminal",
+        "model": "meta-llama/Llama-3.1-405B-Instruct-with-a-name-that-goes-on-and-on-beyond-the-width-of-a-terminal",
         "architecture": "LlamaForCausalLM, 405.9B parameters, 126 layers",
         "parameters": 405_853_388_800,
         "trainable_parameters": 405_853_388_800,

@@ -10,6 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from luthier.ground.doctor_result import DoctorResult
+from luthier.ground.plan_result import PlanResult
 from luthier.ground.results import (
     AdviceResult,
     CheckResult,
@@ -19,9 +21,11 @@ from luthier.ground.results import (
     SearchResult,
     TrainResult,
 )
-from luthier.ground.words import count, percent, seconds, size, span
+from luthier.ground.words import change, count, exact_size, percent, seconds, size, size_change, span
 from luthier.reports.curves import loss_figure
 from luthier.reports.figures import measures_of, part_title, scores_figure
+from luthier.reports.plan_figures import frontier_figure, memory_bar
+from luthier.reports.plan_words import fits_sign, pace_facts, rate, same_words, terms_of, what_facts
 from luthier.reports.svg import element
 from luthier.reports.text import first_line
 
@@ -46,6 +50,10 @@ def to_html(result: Result) -> str:
     if isinstance(result, SearchResult):
         rows = [[p.path, p.heading, first_line(p.text), f"{p.score:.4f}"] for p in result.passages]
         return _framed(_table(("document", "heading", "passage", "score"), rows))
+    if isinstance(result, PlanResult):
+        return _plan(result)
+    if isinstance(result, DoctorResult):
+        return _doctor(result)
     return _framed(_table(("", ""), _scalars(result)))
 
 
@@ -87,6 +95,62 @@ def _check(result: CheckResult) -> str:
     verdict = "fit to train on" if result.ok else "; ".join(["not fit to train on", *result.reasons])
     heads = ("split", "read", "refused", "cut", "dropped", "kept", "tokens", "target tokens")
     return _framed(element("p", element("b", verdict)), _table(heads, rows))
+
+
+def _plan(result: PlanResult) -> str:
+    terms = terms_of(result)
+    bytes_of = [[term.name, exact_size(term.number_bytes), percent(term.share), term.formula] for term in terms]
+    known = [[name, value] for name, value in what_facts(result) + pace_facts(result) if value]
+    options = [
+        [
+            option.option,
+            exact_size(option.peak_bytes),
+            size_change(option.bytes_change),
+            change(option.step_change),
+            fits_sign(option.fits),
+            same_words(option.same_mathematics),
+        ]
+        for option in result.concessions
+    ]
+    return _framed(
+        element("p", element("b", result.sentence)),
+        *(element("p", warning) for warning in result.warnings),
+        memory_bar(result) if terms else Markup(""),
+        _table(("term", "bytes", "share", "formula"), bytes_of),
+        _table(("", ""), known),
+        frontier_figure(result) if len(result.frontier) > 1 else Markup(""),
+        _table(("change", "peak", "memory", "time", "fits", "result"), options) if options else Markup(""),
+    )
+
+
+def _doctor(result: DoctorResult) -> str:
+    precisions = [
+        [
+            row.name,
+            row.status,
+            "–" if row.products_flops_s is None else rate(row.products_flops_s, "FLOP/s"),
+            "–" if row.relative_speed is None else f"{row.relative_speed:.2f}",
+            f"{row.relative_bytes:.2f}",
+            row.practical,
+            row.note,
+        ]
+        for row in result.precisions
+    ]
+    trials = [
+        [trial.precision, _number(trial.loss), _number(trial.kl), f"{trial.largest_activation:.4g}", trial.largest_at]
+        for trial in result.trials
+    ]
+    heads = ("precision", "here", "products", "speed against fp32", "bytes", "practical", "note")
+    return _framed(
+        element("p", element("b", result.sentence)),
+        *(element("p", f"{warning.rule}: {warning.text} {warning.fix}") for warning in result.warnings),
+        _table(heads, precisions),
+        _table(("precision", "loss", "KL to fp32", "largest activation", "at"), trials) if trials else Markup(""),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _scalars(result: Result) -> list[list[str]]:

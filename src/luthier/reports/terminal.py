@@ -40,6 +40,7 @@ from luthier.reports.figures import best_of, part_title, shown_parts, title_of
 from luthier.reports.plan_words import memory_words
 from luthier.reports.terminal_check import check_view
 from luthier.reports.terminal_parts import BAR, facts, interval_bar, plain_table, spaced, sparkline, text
+from luthier.reports.terminal_plan import plan_view
 from luthier.reports.text import first_line
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "check_view",
     "compare_view",
     "index_view",
+    "plan_view",
     "prompt_view",
     "search_view",
     "start_view",
