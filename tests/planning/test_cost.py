@@ -22,7 +22,7 @@ def test_rent_is_by_hour_and_device_and_includes_the_energy() -> None:
     assert cost.price == 40
     assert cost.currency == "USD"
     assert cost.energy_kwh == pytest.approx(0.7 * UTILISATION * 2 * 8 * PUE)
-    assert cost.source == "an example; energy: 700 W × 80% × PUE 1.56"
+    assert cost.source == "an example; energy: 700 W × 80% × PUE 1.58"
 
 
 def test_ones_own_device_costs_its_electricity() -> None:

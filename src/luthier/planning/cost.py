@@ -14,13 +14,12 @@ from luthier.ground.words import count, seconds
 from luthier.machine.catalogue import Device
 from luthier.machine.prices import Electricity, Price
 
-# Share of a device's power limit that training draws. NVIDIA's DGX H100 is sized at its limits; training large models
-# was measured at 58 to 80 % of the servers' rating (Patel et al. 2024, "Characterizing Power Management Opportunities
-# for LLMs in the Cloud"; 0.8 errs to the dear side).
+# Share of a device's power limit that training draws on the average: an assumption, between idle and the limit, that
+# errs to the dear side.
 UTILISATION = 0.8
-# Of a data centre: cooling and conversion on top of what the machines draw. The Uptime Institute's yearly survey has
-# stood between 1.55 and 1.59 since 2020. At home there is none to speak of.
-PUE = 1.56
+# Of a data centre: what it draws over what its machines draw. The average of the Uptime Institute's yearly surveys has
+# stayed between 1.55 and 1.59 since 2020, and was 1.58 in 2023.
+PUE = 1.58
 
 
 def cost_of(

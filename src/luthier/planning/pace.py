@@ -4,8 +4,7 @@ Products compute and move bytes; fused attention has a speed of its own; all els
 costs the host a moment. On a processor arithmetic, bytes and calls follow one another. On a GPU, whose shares come from
 published whole steps, the longest of the three decides, since the host runs ahead of the device. Measures nothing.
 
-    >>> pace_of(Work(flops=4.45e14), find_device("H100"), "bf16", tokens=4096).step_s
-    0.9994834130674034
+    pace_of(work, find_device("H100"), "bf16", tokens=4096).step_s
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Literal
 
 from luthier.ground.errors import BadInput
 from luthier.ground.plan_result import Pace
-from luthier.machine.catalogue import PRECISIONS, Device, find_device  # noqa: F401  # find_device: for the example
+from luthier.machine.catalogue import PRECISIONS, Device
 from luthier.planning.work import Work
 
 Mode = Literal["training", "prompt", "decode"]
@@ -49,7 +48,7 @@ class Efficiency:
 # activation, 1.05 GB in 26 ms. Calls: what remains, 94 ms for 3,050 operators that are no views.
 _CPU = Efficiency(0.94, 0.33, 0.6, 31e-6, True, "shares of one profiled step, docs/engine.md")
 
-# Whole steps, the operations of recomputation counted: dense models of 0.76 to 70 billion weights in bf16, rows of 512
+# Whole steps, the operations of recomputation counted. Dense models of 0.76 to 70 billion weights in bf16, rows of 512
 # to 8,192 tokens on H100: 35 to 59 %, mostly 40 to 50 (llm-foundry's training benchmarks); 38 to 43 % (Llama 3, 2024);
 # 44 to 57 % on A100 (Korthikanti et al. 2022). Host: 5 to 25 µs for an operator of eager PyTorch; 10 is taken.
 _TRAINING = Efficiency(0.45, 0.45, 0.6, 10e-6, False, "published whole steps of 0.76B to 70B models: 35 to 59 %")
