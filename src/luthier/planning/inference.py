@@ -27,7 +27,8 @@ def kv_cache_bytes(
 ) -> int:
     """Return the bytes of cached keys and values: 2 × layers × kv heads × width × length × batch × bytes.
 
-    Source: Pope et al. 2022, "Efficiently Scaling Transformer Inference", with kv heads for heads. Llama-3 8B at 8,192 tokens: 2 × 32 × 8 × 128 × 8,192 × 2 = 1.07 GB a row.
+    Source: Pope et al. 2022, "Efficiently Scaling Transformer Inference", with kv heads for heads. Llama-3 8B at
+    8,192 tokens: 2 × 32 × 8 × 128 × 8,192 × 2 = 1.07 GB a row.
 
     Args:
         length: tokens of a row, prompt and answer together.
