@@ -88,7 +88,8 @@ def test_a_plan_in_a_notebook_has_its_figures() -> None:
     shown = Reader(to_html(plan_samples.plan())).text
     wanted = ["It fits: 1.52 GB", "498 MB", "32.8%", "28 min 44 s", "another algorithm", "lora r16", "12 of 400 rows"]
     assert [part for part in wanted if part not in shown] == []
-    assert "term" in Reader(to_html(plan_samples.bare())).text
+    assert "measured: error" in shown and "term" in Reader(to_html(plan_samples.bare())).text
+    assert "8, fsdp" in Reader(to_html(plan_samples.sharded())).text
     assert plan_samples.giant().model in Reader(to_html(plan_samples.giant())).text
 
 

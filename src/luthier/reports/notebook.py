@@ -25,7 +25,18 @@ from luthier.ground.words import change, count, exact_size, percent, seconds, si
 from luthier.reports.curves import loss_figure
 from luthier.reports.figures import measures_of, part_title, scores_figure
 from luthier.reports.plan_figures import frontier_figure, memory_bar
-from luthier.reports.plan_words import fits_sign, pace_facts, rate, same_words, terms_of, what_facts
+from luthier.reports.plan_words import (
+    Facts,
+    choice_facts,
+    fits_sign,
+    measured_facts,
+    pace_facts,
+    parallel_facts,
+    rate,
+    same_words,
+    terms_of,
+    what_facts,
+)
 from luthier.reports.svg import element
 from luthier.reports.text import first_line
 
@@ -100,7 +111,7 @@ def _check(result: CheckResult) -> str:
 def _plan(result: PlanResult) -> str:
     terms = terms_of(result)
     bytes_of = [[term.name, exact_size(term.number_bytes), percent(term.share), term.formula] for term in terms]
-    known = [[name, value] for name, value in what_facts(result) + pace_facts(result) if value]
+    known = [[name, value] for name, value in _known(result) if value]
     options = [
         [
             option.option,
@@ -121,6 +132,11 @@ def _plan(result: PlanResult) -> str:
         frontier_figure(result) if len(result.frontier) > 1 else Markup(""),
         _table(("change", "peak", "memory", "time", "fits", "result"), options) if options else Markup(""),
     )
+
+
+def _known(result: PlanResult) -> Facts:
+    planned = what_facts(result) + choice_facts(result) + pace_facts(result) + parallel_facts(result)
+    return planned + [(f"measured: {name}", value) for name, value in measured_facts(result)]
 
 
 def _doctor(result: DoctorResult) -> str:

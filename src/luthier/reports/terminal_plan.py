@@ -80,7 +80,9 @@ class StackedBar:
         filled = min(width, max(len(terms), round(width * result.terms.total / scale)))
         bar = Text("", no_wrap=True)
         for term, cells in zip(terms, whole_parts([t.number_bytes for t in terms], filled), strict=True):
-            bar.append(term.letter + "█" * (cells - 1), _STYLES[term.key])
+            colour = _STYLES[term.key]
+            bar.append(term.letter, f"bold {'white' if colour == 'bright_black' else 'black'} on {colour}")
+            bar.append("█" * (cells - 1), colour)
         bar.append("·" * (width - filled), "dim")
         marks = [_mark(filled - 1, f"peak {exact_size(result.terms.total)}", width)]
         if limit is not None:
