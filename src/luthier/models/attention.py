@@ -26,6 +26,7 @@ from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
 from luthier.models.kernels.varlen import Heads, serves, varlen_attention
+from luthier.models.planned import device_type
 from luthier.models.segments import Segments
 
 BMM_MOST_TOKENS = 768  # longer documents go one by one: no slower there, and without large score matrices
@@ -53,12 +54,12 @@ def pack_attention(
     query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, segments: Segments, heads: Heads, dropout: float = 0.0
 ) -> Tensor:
     """Return the attention output [T, H, D], by the fastest way that serves."""
-    autocast = torch.is_autocast_enabled(query_THD.device.type)
+    autocast = torch.is_autocast_enabled(device_type(query_THD.device))
     if not dropout and not autocast and serves(query_THD.dtype, query_THD.device, heads.size):
         return varlen_attention(query_THD, key_TKD, value_TKD, segments, heads)
     if _flash_serves(query_THD, segments, heads, dropout):
         return _flash_attention(query_THD, key_TKD, value_TKD, segments, heads)
-    if dropout or heads.cap or not segments.is_flat or query_THD.device.type != "cpu":
+    if dropout or heads.cap or not segments.is_flat or device_type(query_THD.device) != "cpu":
         return plain_attention(query_THD, key_TKD, value_TKD, segments, heads, dropout)
     outputs, start = [], 0
     for is_short, members in itertools.groupby(segments.lengths, lambda length: length <= BMM_MOST_TOKENS):
@@ -81,7 +82,7 @@ def segment_attention(q_TS: Tensor, k_TS: Tensor, v_TS: Tensor, heads: Heads, se
 
 def _flash_serves(query_THD: Tensor, segments: Segments, heads: Heads, dropout: float) -> bool:
     is_half = query_THD.dtype in (torch.bfloat16, torch.float16)
-    return query_THD.device.type == "cuda" and is_half and segments.is_flat and not dropout and not heads.cap
+    return device_type(query_THD.device) == "cuda" and is_half and segments.is_flat and not dropout and not heads.cap
 
 
 def _flash_attention(query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, segments: Segments, heads: Heads) -> Tensor:
@@ -131,7 +132,7 @@ def bucketed_attention(
 
     Scores are rounded to the inputs' precision, as in any unfused attention; the softmax works in float32.
     """
-    device = query_THD.device.type
+    device = device_type(query_THD.device)
     if torch.is_autocast_enabled(device):  # its casts inside forward would not be undone in the written-out backward
         dtype = torch.get_autocast_dtype(device)
         query_THD, key_TKD, value_TKD = (x.to(dtype) for x in (query_THD, key_TKD, value_TKD))

@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from luthier.models.kernels.rowwise import softmax_loss
 from luthier.models.packed import Head
+from luthier.models.planned import device_type
 
 CHUNK_ROWS = 128  # fastest measured for a 49k vocabulary on CPU: the chunk's logits stay near the cache
 TRAINED_HEAD_CHUNK_ROWS = 512  # a trained head adds one [V, D] gradient per chunk, so fewer chunks pay
@@ -104,7 +105,7 @@ def _autograd_chunk(
 
 def _is_plain(head: Head, hidden_ND: Tensor) -> bool:
     """Whether the head is a linear layer in the hidden states' own precision, float32 or bfloat16."""
-    if type(head.linear) is not nn.Linear or torch.is_autocast_enabled(hidden_ND.device.type):
+    if type(head.linear) is not nn.Linear or torch.is_autocast_enabled(device_type(hidden_ND.device)):
         return False
     return hidden_ND.dtype == head.linear.weight.dtype and hidden_ND.dtype in (torch.float32, torch.bfloat16)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from luthier.models.kernels import plain
 from luthier.models.kernels.build import library
+from luthier.models.planned import device_type
 
 ACTIVATIONS = ("silu", "gelu_tanh")
 _WEIGHT_BLOCKS = 16  # partial sums of a norm's weight gradient: fixed, so that threads do not change the result
@@ -85,8 +86,8 @@ def rms_norm_weight_back(dy_RW: Tensor, x_RW: Tensor, scale_R: Tensor) -> Tensor
     if (call := _native("luthier_rms_norm_weight_back", dy_RW, x_RW)) is None:
         return plain.rms_norm_weight_back(dy_RW, x_RW, scale_R)
     rows, heads, width = _rows(x_RW)
-    gradient_W = torch.zeros(width)
-    scratch = torch.empty(_WEIGHT_BLOCKS, width)
+    gradient_W = torch.zeros(width, device=x_RW.device)
+    scratch = torch.empty(_WEIGHT_BLOCKS, width, device=x_RW.device)
     call(
         _is_bf16(x_RW), dy_RW.data_ptr(), dy_RW.stride(0), x_RW.data_ptr(), x_RW.stride(0), scale_R.data_ptr(),
         gradient_W.data_ptr(), scratch.data_ptr(), _WEIGHT_BLOCKS, rows, heads, width,
@@ -143,9 +144,9 @@ def softmax_loss(logits_CV: Tensor, targets_C: Tensor, cap: float = 0.0, wants_g
     if call is None:
         return plain.softmax_loss(logits_CV, targets_C, cap, wants_gradient)
     rows, width = logits_CV.shape
-    if rows and (int(targets_C.min()) < 0 or int(targets_C.max()) >= width):
+    if rows and not logits_CV.is_meta and (int(targets_C.min()) < 0 or int(targets_C.max()) >= width):
         raise IndexError(f"a target lies outside of {width} logits")
-    losses_C = torch.empty(rows)
+    losses_C = torch.empty(rows, device=logits_CV.device)
     targets_C = targets_C.contiguous()
     call(
         _is_bf16(logits_CV), logits_CV.data_ptr(), targets_C.data_ptr(), losses_C.data_ptr(), rows, width, cap,
@@ -163,9 +164,14 @@ def _native(name: str, *tensors: Tensor | None) -> Callable[..., None] | None:
     if dtype not in (torch.float32, torch.bfloat16):
         return None
     for tensor in tensors:
-        if tensor is not None and not (tensor.dtype == dtype and tensor.device.type == "cpu" and _has_rows(tensor)):
+        serves = tensor is None or (tensor.dtype == dtype and device_type(tensor.device) == "cpu" and _has_rows(tensor))
+        if not serves:
             return None
-    return functions[name]
+    return _nothing if tensors[0] is not None and tensors[0].is_meta else functions[name]
+
+
+def _nothing(*_: object) -> None:
+    """What a kernel does to tensors without memory."""
 
 
 def _has_rows(tensor: Tensor) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from luthier.models.kernels.build import has_native_attention, library
+from luthier.models.planned import device_type
 from luthier.models.segments import Segments, UnitTable, unit_table
 
 
@@ -35,12 +36,14 @@ class Heads:
 
 def serves(dtype: torch.dtype, device: torch.device, size: int) -> bool:
     """Whether the native attention can be used."""
-    return dtype == torch.bfloat16 and device.type == "cpu" and size % 16 == 0 and has_native_attention()
+    return dtype == torch.bfloat16 and device_type(device) == "cpu" and size % 16 == 0 and has_native_attention()
 
 
 def attend(q_QS: Tensor, k_TS: Tensor, v_TS: Tensor, heads: Heads, table: UnitTable, out_QS: Tensor) -> Tensor:
     """Write the attention output of each query row to `out_QS`; return the log of each softmax sum, [Q, H] float32."""
-    lse_QH = torch.empty(len(q_QS), heads.heads)
+    lse_QH = torch.empty(len(q_QS), heads.heads, device=q_QS.device)
+    if q_QS.is_meta:
+        return lse_QH
     native = _library()
     native.luthier_attention(
         ctypes.byref(_call(q_QS, k_TS, v_TS, heads, table)), len(table.units), out_QS.data_ptr(), out_QS.stride(0),
@@ -59,6 +62,8 @@ def attend_back(
     gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """Write the gradients of queries, keys and values (`inputs`) to `gradients`."""
+    if out_QS.is_meta:
+        return
     q, k, v = gradients
     back = _Back(
         out_QS.data_ptr(), grad_QS.data_ptr(), out_QS.stride(0), grad_QS.stride(0), lse_QH.data_ptr(),

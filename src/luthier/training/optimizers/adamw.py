@@ -16,7 +16,19 @@ from luthier.training.optimizers.base import OPTIMIZERS, OptimizerKind
 
 
 def _make(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
+    is_meta = any(weight.is_meta for group in groups for weight in group["params"])
+    kind = _WithoutMemory if is_meta else torch.optim.AdamW
+    return kind(groups, lr=spec.learning_rate, fused=not is_meta)
+
+
+class _WithoutMemory(torch.optim.AdamW):
+    """What the fused kernel leaves behind on tensors that have no memory: its state, and nothing beside it."""
+
+    def step(self, closure: Any = None) -> None:  # noqa: ARG002  # torch's signature
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None and not self.state[weight]:
+                    self.state[weight] = _fresh(weight.shape, weight.device)
 
 
 def _fresh(shape: Sequence[int], device: torch.device) -> dict[str, Tensor]:

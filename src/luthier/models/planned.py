@@ -1,0 +1,33 @@
+"""Which kind of device a tensor without memory stands for.
+
+A plan runs the real step on tensors of the `meta` device, which have shapes and no memory. What the code decides by a
+tensor's device, it then decides by the device that is planned for. Nothing is measured or predicted here.
+
+    >>> device_type(torch.device("meta")), device_type(torch.device("cpu"))
+    ('cpu', 'cpu')
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import torch
+
+_PLANNED: ContextVar[str] = ContextVar("planned_device", default="cpu")
+
+
+def device_type(device: torch.device) -> str:
+    """Return the kind of device (cpu, cuda, mps): of a tensor without memory, the one that is planned for."""
+    return _PLANNED.get() if device.type == "meta" else device.type
+
+
+@contextlib.contextmanager
+def planned_for(kind: str) -> Iterator[None]:
+    """Let tensors without memory stand for tensors on this kind of device within the block."""
+    token = _PLANNED.set(kind)
+    try:
+        yield
+    finally:
+        _PLANNED.reset(token)
