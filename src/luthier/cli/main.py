@@ -86,6 +86,10 @@ def doctor(
         import luthier as lu
         from luthier.reports.terminal_doctor import doctor_view
 
+        if task is None and set_:
+            from luthier.ground.errors import BadInput
+
+            raise BadInput("--set needs a task file", fix="name one: luthier doctor task.yaml --set KEY=VALUE")
         read = None if task is None else _task(task, set_)
         here.show(lu.doctor(read, out=out, fresh=fresh, tell=here.tell), doctor_view)
 

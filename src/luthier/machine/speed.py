@@ -2,7 +2,8 @@
 
 Every figure is the best of several runs, because other programs only ever make a run slower; a program reaches part of
 it. The measurement takes about two seconds and is kept in the cache folder for a week, under a key of processor,
-threads and PyTorch version. What a precision cannot do here is None. Measures no model.
+threads and PyTorch version; for ten minutes only, if other programs needed the same cores meanwhile. What a precision
+cannot do here is None. Measures no model.
 
     speeds().products_flops_s["bf16"]
 """
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -28,6 +30,8 @@ from luthier.machine.describe import processor_name
 from luthier.machine.limits import memory_free_bytes
 
 KEPT_S = 7 * 24 * 3600.0
+KEPT_DISTURBED_S = 600.0
+DISTURBED = 0.2  # of the cores in use, taken by others
 VERSION = 1  # of how it is measured; another one measures again
 
 # Rows × inputs × outputs: the two sizes of a small model's products; a GPU needs larger ones to be busy at all.
@@ -51,6 +55,7 @@ class Speeds:
     threads: int
     date: str  # ISO 8601
     key: str
+    disturbed: bool = False  # other programs needed the same cores: the figures are too low
 
 
 def speeds(fresh: bool = False) -> Speeds:
@@ -64,6 +69,7 @@ def speeds(fresh: bool = False) -> Speeds:
     file = cache_root() / "machine" / f"speed-{key}.json"
     if not fresh and (kept := _kept(file, key)) is not None:
         return kept
+    neighbours = _Neighbours()
     with torch.inference_mode():
         best = _measured(device)
     found = Speeds(
@@ -72,6 +78,7 @@ def speeds(fresh: bool = False) -> Speeds:
         threads=torch.get_num_threads(),
         date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         key=key,
+        disturbed=neighbours.took(torch.get_num_threads()) > DISTURBED,
     )
     _keep(file, found)
     return found
@@ -91,6 +98,25 @@ class _Run:
     name: str
     amount: float
     go: Product
+
+
+class _Neighbours:
+    """What other programs (and, on a virtual machine, its host) took of the processor since this was made."""
+
+    def __init__(self) -> None:
+        self._began = self._times()
+
+    def took(self, threads: int) -> float:
+        """Return the share of `threads` cores that was not to be had: what others used beyond the cores left over."""
+        wall_s, busy_s, own_s = (now - then for now, then in zip(self._times(), self._began, strict=True))
+        others = max(0.0, busy_s - own_s) / max(wall_s, 1e-9)
+        spare = max(0, (psutil.cpu_count() or 1) - threads)
+        return max(0.0, others - spare) / threads
+
+    def _times(self) -> tuple[float, float, float]:
+        whole = psutil.cpu_times()._asdict()
+        idle = sum(whole.get(name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))  # guests count as user
+        return time.perf_counter(), sum(whole.values()) - idle, time.process_time()
 
 
 def _measured(device: str) -> dict[str, float | None]:
@@ -236,7 +262,7 @@ def _kept(file: Path, key: str) -> Speeds | None:
         sound = found.key == key and found.bandwidth_bytes_s > 0 and (found.products_flops_s["fp32"] or 0) > 0
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return found if sound and -60 < age_s < KEPT_S else None
+    return found if sound and -60 < age_s < (KEPT_DISTURBED_S if found.disturbed else KEPT_S) else None
 
 
 def _keep(file: Path, found: Speeds) -> None:

@@ -15,7 +15,7 @@ from luthier.ground.doctor_result import Storage
 def storage(places: Mapping[str, Path]) -> list[Storage]:
     """Return each place with the bytes that are free there; one that is not there yet is asked at its nearest parent.
 
-    A path in one's home is told with a `~`.
+    A path in the working folder is told from there, one in one's home with a `~`.
     """
     return [Storage(what=what, path=_short(path), free_bytes=_free_bytes(path)) for what, path in places.items()]
 
@@ -26,5 +26,7 @@ def _free_bytes(path: Path) -> int:
 
 
 def _short(path: Path) -> str:
+    if path.is_relative_to(Path.cwd()):
+        return str(path.relative_to(Path.cwd()))
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) and path != home else str(path)

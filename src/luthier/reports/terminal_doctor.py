@@ -21,15 +21,7 @@ from luthier.reports.terminal_parts import facts, plain_table, spaced, text
 _PRACTICAL = {"yes": "green", "only to save memory": "yellow", "no": "dim"}
 _STATUS = {"native": "", "emulated": "yellow", "absent": "dim"}
 _SHORT = {"only to save memory": "to save memory"}
-_FORMATS = {
-    "fp32": "FP32",
-    "tf32": "TF32",
-    "bf16": "BF16",
-    "fp16": "FP16",
-    "fp8": "FP8",
-    "int8": "INT8",
-    "int4": "INT4",
-}
+_VERSIONS = ("luthier", "python", "torch", "transformers")
 
 
 def doctor_view(result: DoctorResult) -> RenderableType:
@@ -123,19 +115,19 @@ def _tried(result: DoctorResult) -> str:
 
 
 def _trials(trials: Sequence[PrecisionTrial]) -> Table:
-    table = plain_table(
-        "in", "loss", "change", "KL", "same token", "largest", "of range", "not finite", "time", "weights"
-    )
+    heads = ("loss", "change", "KL", "agrees", "largest", "of range", "not finite", "time", "weights")
+    table = plain_table("in", *heads)
     for trial in trials:
         bad = "red" if trial.not_finite or trial.loss is None else ""
+        share = percent(trial.share_of_range)
         table.add_row(
             text(trial.precision, bad or "bold"),
             text("–" if trial.loss is None else f"{trial.loss:.4f}", bad),
-            text("–" if trial.loss_change is None else _signed(trial.loss_change)),
-            text("–" if trial.kl is None else _short_number(abs(trial.kl))),
+            text("–" if trial.loss_change is None else _change(trial.loss_change)),
+            text("–" if trial.kl is None else _brief(abs(trial.kl))),
             text("–" if trial.agreement is None else percent(trial.agreement)),
             text(_short_number(trial.largest_activation)),
-            text(percent(trial.share_of_range)),
+            text("–" if share == percent(0.0) else share),
             text(count(trial.not_finite), bad or "dim"),
             text(seconds(trial.seconds)),
             text(size(trial.weights_bytes)),
@@ -143,8 +135,13 @@ def _trials(trials: Sequence[PrecisionTrial]) -> Table:
     return table
 
 
-def _signed(number: float) -> str:
-    return ("−" if number < 0 else "+") + _short_number(abs(number))
+def _change(number: float) -> str:
+    return ("−" if number < 0 else "+" if number > 0 else "") + _brief(abs(number))
+
+
+def _brief(number: float) -> str:
+    """Return two digits: `0.0017`, `3.0e-5`."""
+    return f"{number:.2g}" if number == 0 or number >= 1e-3 else _short_number(number)
 
 
 def _features(features: Sequence[Feature]) -> Table:
@@ -160,7 +157,5 @@ def _features(features: Sequence[Feature]) -> Table:
 
 def _made(result: DoctorResult) -> str:
     versions = result.environment.versions
-    named = ", ".join(
-        f"{name} {versions[name]}" for name in ("luthier", "python", "torch", "transformers") if name in versions
-    )
+    named = ", ".join(f"{name} {versions[name]}" for name in _VERSIONS if name in versions)
     return f"{named}; {result.environment.date[:10]}, {seconds(result.seconds)}"

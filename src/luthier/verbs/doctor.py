@@ -56,6 +56,12 @@ from luthier.verbs.workbench import Split, Workbench
 CANDIDATES = ("fp32", "bf16", "fp16", "int8", "nf4")  # in which Luthier can run a model
 _QUANTIZED = ("int8", "nf4")
 
+_DISTURBED = Warned(
+    rule="M1",
+    text="Other programs needed the same cores while this machine was measured: the speeds are too low.",
+    fix="run `luthier doctor --fresh` when the machine is quiet",
+)
+
 T = TypeVar("T")
 
 
@@ -94,8 +100,9 @@ def _examine(bench: Workbench | None, run: str | None, rows: int, fresh: bool, t
     measured = speeds(fresh)
     device = this_device()
     table = precision_table(measured, device)
-    told = _by_machine(table) if bench is None else _by_task(bench, table, rows, tell)
-    places = {"cache": cache_root(), "runs": runs_folder(bench.task) if bench else Path.cwd()}
+    disturbed = [_DISTURBED] if measured.disturbed else []
+    told = _by_machine(table, disturbed) if bench is None else _by_task(bench, table, disturbed, rows, tell)
+    places = {"cache": cache_root(), "runs": runs_folder(bench.task) if bench else Path.cwd() / "runs"}
     return DoctorResult(
         processor=_processor(device, measured.bandwidth_bytes_s),
         storage=storage(places),
@@ -109,27 +116,28 @@ def _examine(bench: Workbench | None, run: str | None, rows: int, fresh: bool, t
     )
 
 
-def _by_machine(table: Sequence[PrecisionRow]) -> dict[str, Any]:
+def _by_machine(table: Sequence[PrecisionRow], warnings: list[Warned]) -> dict[str, Any]:
     name, reasons = preferred(table)
     return {
         "rows": 0,
         "trials": [],
-        "warnings": [],
+        "warnings": warnings,
         "recommendation": name,
         "reasons": reasons,
-        "sentence": _sentence(None, name, reasons, []),
+        "sentence": _sentence(None, name, reasons, warnings),
     }
 
 
-def _by_task(bench: Workbench, table: Sequence[PrecisionRow], rows: int, tell: Tell) -> dict[str, Any]:
+def _by_task(
+    bench: Workbench, table: Sequence[PrecisionRow], disturbed: list[Warned], rows: int, tell: Tell
+) -> dict[str, Any]:
     objective = make_objective(bench.spec.train.objective, bench.renderer)
     encoded = _encoded(bench, objective, min(rows, ROWS))
     tell({"kind": "stage", "text": f"looking at the weights of {bench.spec.model}"})
     weights = weights_range(load_in(bench.found, "fp32"), bench.found)
     trials = try_precisions(lambda precision: _in(bench, precision), encoded, CANDIDATES, tell)
-    warnings = precision_warnings(
-        trials, table, weights=weights, risks=_risks(bench, objective, encoded, tell), adapter=_adapter(bench)
-    )
+    risks = _risks(bench, objective, encoded, tell)
+    warnings = disturbed + precision_warnings(trials, table, weights=weights, risks=risks, adapter=_adapter(bench))
     name, reasons = _recommended(trials, table, weights)
     return {
         "rows": len(encoded),
