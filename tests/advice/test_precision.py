@@ -103,7 +103,7 @@ SPEAKS: list[tuple[str, dict[str, Any], str]] = [
     (
         "P4",
         {"trials": [], "risks": risks(trained_as="bf16")},
-        r"1\.0e-05 .* 90\.0% of 5,000,000 weights: .* stochastic",
+        r"1\.0e-05 .* 90\.0% of 5,000,000 .* stochastic",
     ),
     ("P5", {"trials": [], "risks": risks(state_as="bf16")}, r"0\.001 of itself, which is below 0\.0020"),
     ("P5", {"trials": [], "risks": risks(state_as="fp16")}, r"below 0\.00017 becomes zero"),
@@ -200,26 +200,19 @@ def test_range_is_preferred_where_fp16_is_no_faster() -> None:
     assert name == "fp32" and "the checkpoint was made in bf16" in reasons[-1]
 
 
-def test_narrow_weights_are_taken_only_where_they_are_practical_and_harmless() -> None:
-    trials = [*QUIET, trial("int8", kl=0.003), trial("nf4", kl=0.05)]
-    fast = [*HERE[:3], row("int8", 4.0), row("int4", 6.0)]
-    name, reasons = recommend(trials, fast)
-    assert name == "int8" and any(text.startswith("nf4 is not taken") and "0.05" in text for text in reasons)
-    only_memory = [*HERE[:3], row("int8", 4.0, "only to save memory"), row("int4", None, "only to save memory")]
-    assert recommend(trials[:4], only_memory)[0] == "bf16"
+def test_quantised_weights_only_save_memory() -> None:
+    trials = [*QUIET[:2], trial("int8", kl=0.003, seconds=0.1), trial("nf4", kl=0.05)]
+    table = [row("fp32", 1.0), row("bf16", 2.9), row("int8", 30.0), row("int4", 60.0)]  # of whole-number products
+    name, reasons = recommend(trials, table)
+    assert name == "bf16"
+    costs = "it has 10.00 times the speed of bf16 (these rows), and 100 B of weights beside 200 B."
+    assert reasons[2] == f"int8 only saves memory: {costs}"
+    assert reasons[3].startswith("nf4 is not taken: in nf4 the loss changes") and "0.05" in reasons[3]
 
 
 def test_without_a_table_the_trials_say_what_is_fast() -> None:
     name, reasons = recommend(QUIET[:2])
     assert name == "bf16" and "4.00 times the speed of fp32 (these rows)" in reasons[0]
-
-
-def test_without_a_model_the_table_alone_speaks() -> None:
-    assert recommend([], HERE) == (
-        "bf16",
-        ["bf16: 2.90 times the speed of fp32 (matrix products); no model was tried."],
-    )
-    assert recommend([], [row("fp32", 1.0)])[0] == recommend([])[0] == "fp32"
 
 
 def test_a_broken_reference_is_said() -> None:

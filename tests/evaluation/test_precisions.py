@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evaluation.precision_rows import make_rows
@@ -165,6 +166,24 @@ def test_the_largest_activation_is_that_of_a_plain_search() -> None:
         numpy_logprobs(model, rows[0])
     largest, place = watch.largest
     assert largest == max(seen.values()) == seen[place]
+
+
+class HeldLinear(nn.Linear):
+    """A linear layer that keeps its weight in a module of its own, as quantised ones do."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__(base.in_features, base.out_features, bias=False)
+        self.held = nn.Identity()
+        self.weight = base.weight
+
+
+def test_linear_layers_that_hold_parts_are_watched() -> None:
+    model = tiny_model()
+    path = "model.layers.1.mlp.down_proj"
+    model.set_submodule(path, HeldLinear(model.get_submodule(path)))
+    with Watch(model) as watch, torch.no_grad():
+        model(torch.tensor([[5, 6, 7]]))
+    assert {(path, "in"), (path, "out"), ("model.layers.1", "out"), ("lm_head", "out")} <= watch.peaks.keys()
 
 
 def test_a_watch_leaves_the_model_as_it_was() -> None:

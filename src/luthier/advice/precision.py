@@ -37,7 +37,7 @@ ZERO_LIMIT = 0.05  # of the gradients
 FASTER = 1.1  # times as fast, before a precision with less room is preferred
 SMALLER = 0.75  # of the bytes, at the same speed
 SAME_SPEED = 0.95
-TABLE_NAMES = {"nf4": "int4"}  # where the table of a machine calls a precision otherwise
+QUANTIZED = ("int8", "nf4")
 ORDER = ("fp32", "bf16", "fp16", "int8", "nf4")  # most room first
 
 
@@ -68,19 +68,20 @@ def recommend(
     """Return the cheapest precision that is practical here and within the limits, and why, with numbers.
 
     A precision is preferred to one with more room if it is a tenth faster, or if it is as fast and a quarter smaller.
-    Speeds are those of the machine's table where it has both, otherwise those of the trials. Float32 is what is left
-    when nothing else will do.
+    Quantised weights are never preferred: they are widened before they are multiplied, so they only save memory, which
+    is another wish. `trials` hold float32. Speeds are those of the machine's table where it has both, otherwise those
+    of the trials. Float32 is what is left when nothing else will do.
     """
     known = {trial.precision: trial for trial in trials}
-    if not known:
-        return _by_table(table)
     best, reasons, passed_over = known["fp32"], [], []
     for name in (name for name in ORDER if name in known and name != "fp32"):
         trial = known[name]
         if reason := _against(trial, table, weights):
             passed_over.append(f"{name} is not taken: {reason}.")
+        elif name in QUANTIZED:
+            passed_over.append(f"{name} only saves memory: it has {_costs(trial, best, table)}.")
         elif not _is_cheaper(trial, best, table):
-            passed_over.append(f"{name} is not taken: {_costs(trial, best, table)}.")
+            passed_over.append(f"{name} is not taken: it has {_costs(trial, best, table)}.")
         else:
             reasons = [f"{name}: {_costs(trial, best, table)}."]
             best = trial
@@ -243,18 +244,6 @@ def _harmless(best: PrecisionTrial) -> str:
     )
 
 
-def _by_table(table: Sequence[PrecisionRow]) -> tuple[str, list[str]]:
-    """Return the fastest practical precision among those that a model computes in, without having tried a model."""
-    rows = [row for name in ORDER[:3] if (row := _row(name, table)) and row.practical == "yes" and row.relative_speed]
-    best, fastest = "fp32", 1.0
-    for row in rows:
-        if (row.relative_speed or 0.0) >= FASTER * fastest:
-            best, fastest = row.name, row.relative_speed or 0.0
-    if best == "fp32":
-        return best, [f"fp32: nothing practical here is {FASTER:.1f} times as fast; no model was tried."]
-    return best, [f"{best}: {fastest:.2f} times the speed of fp32 (matrix products); no model was tried."]
-
-
 def _is_within(trial: PrecisionTrial) -> bool:
     if trial.loss_change is None or trial.kl is None:
         return trial.loss is not None
@@ -271,8 +260,8 @@ def _speed(trial: PrecisionTrial, other: PrecisionTrial, table: Sequence[Precisi
 
 
 def _row(precision: str, table: Sequence[PrecisionRow]) -> PrecisionRow | None:
-    name = TABLE_NAMES.get(precision, precision)
-    return next((row for row in table if row.name == name), None)
+    """Return the machine's row for the arithmetic of a precision; quantised weights are multiplied in another one."""
+    return next((row for row in table if row.name == precision and precision not in QUANTIZED), None)
 
 
 # -- words -------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Watch what goes in and out of a model's modules: the largest value and where, and values that are not finite.
 
-Watched are all modules without children (linear layers, norms, activations, the head) and the decoder blocks, whose
-outputs are the residual stream. Attention scores live inside the attention function and are not seen. Nothing is
-changed, and no tensor is kept.
+Watched are all modules without children (norms, activations, the embedding), linear layers, the head among them, of
+every kind, and the decoder blocks, whose outputs are the residual stream. Attention scores live inside the attention
+function and are not seen. Nothing is changed, and no tensor is kept.
 
     with Watch(model) as watch: model(ids)
     watch.largest
@@ -89,10 +89,14 @@ class Watch:
 _MOST_FILL = 64  # `luthier.models.packed` fills a pack with fewer tokens than this
 
 
+def computes(module: nn.Module) -> bool:
+    """Whether a module is a step of the arithmetic: it has no children, or it is a linear layer that holds parts."""
+    return isinstance(module, nn.Linear) or next(module.children(), None) is None
+
+
 def _is_watched(path: str, module: nn.Module, model: nn.Module) -> bool:
     owner = path.rpartition(".")[0]
-    is_leaf = next(module.children(), None) is None
-    return bool(path) and (is_leaf or isinstance(model.get_submodule(owner), nn.ModuleList))
+    return bool(path) and (computes(module) or isinstance(model.get_submodule(owner), nn.ModuleList))
 
 
 def _tensors(values: tuple[Any, ...]) -> list[Tensor]:

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from luthier.adapters.base import get_kind, remove_adapter
 from luthier.adapters.peft_format import WEIGHTS
+from luthier.evaluation.activations import computes
 from luthier.evaluation.precisions import spread
 from luthier.ground.spec import TrainSpec
 from luthier.models.find import Found
@@ -257,8 +258,7 @@ def _gradients(
         if isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(ranges.add)  # type: ignore[no-untyped-call]
 
-    leaves = [module for module in model.modules() if next(module.children(), None) is None]
-    hooks = [module.register_forward_hook(look) for module in leaves]
+    hooks = [module.register_forward_hook(look) for module in model.modules() if computes(module)]
     was_training = model.training
     try:
         model.train()

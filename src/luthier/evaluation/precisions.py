@@ -71,7 +71,7 @@ def try_precisions(
 
 
 def load_in(found: Found, precision: str) -> PreTrainedModel:
-    """Return the model in any precision that can be tried; fp16 is made from the float32 weights."""
+    """Return the model in fp32, bf16 or fp16; fp16 is made from the float32 weights."""
     if precision != "fp16":
         return load_model(found, cast(Precision, precision)).model
     return narrowed(load_model(found, "fp32").model, torch.float16)
