@@ -24,7 +24,7 @@ from luthier.ground.results import Provenance
 from luthier.models.find import Found
 from luthier.models.folder import read_json_file
 from luthier.models.packed import install_packed_attention
-from luthier.models.quantized import QuantizedKind, QuantizedWeight, parameter_count
+from luthier.models.quantized import QuantizedKind, QuantizedLinear, parameter_count
 from luthier.models.quantized_loading import RoundToNearest
 from luthier.models.quiet import no_progress_bars
 
@@ -134,8 +134,8 @@ def _refuse_non_finite(model: PreTrainedModel, found: Found) -> None:
         for name, weight in model.named_parameters()
         if not torch.isfinite(weight.detach().sum()) and not torch.isfinite(weight.detach()).all()
     ]
-    quantized = [name for name, part in model.named_modules() if isinstance(part, QuantizedWeight)]
-    broken += [name for name in quantized if not model.get_submodule(name).is_finite()]
+    layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, QuantizedLinear))
+    broken += [f"{name}.weight" for name, layer in layers if not layer.quantized.is_finite()]
     if broken:
         raise BadInput(
             f"the weight {broken[0]} holds NaN or infinity", where=str(found.folder), fix="download the model again"
