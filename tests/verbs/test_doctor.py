@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from luthier.ground.errors import BadInput
 from luthier.machine import here
 from luthier.machine.speed import Speeds
 from luthier.verbs import doctor as verb
+from luthier.verbs.workbench import Workbench
 
 PRODUCTS = {"fp32": 2e11, "tf32": None, "bf16": 1e12, "fp16": 5e10, "fp8": 1.6e11, "int8": 2e12, "int4": 3.5e11}
 
@@ -99,13 +101,16 @@ def test_rows_come_from_dev_and_from_train_where_there_is_none(measured: dict[st
     assert lu.doctor(task, rows=2).rows == 2
 
 
-def test_quantised_weights_are_judged_by_their_rows_not_by_products_of_whole_numbers(
-    measured: dict[str, bool], task_folder: Path
+def test_the_newest_adapter_of_the_task_is_looked_at(
+    measured: dict[str, bool], task_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """int8 products are ten times as fast as fp32's here, but Luthier widens int8 weights and multiplies floats."""
-    result = lu.doctor(task_folder / "task.yaml", rows=2)
-    said = " ".join(result.reasons)
-    assert "10.00 times" not in said and "2.00 times the speed of bf16" not in said
+    task = lu.load_task(task_folder / "task.yaml", ["train.epochs=1"])
+    assert verb._adapter(Workbench(task)) is None
+    trained = lu.train(task)
+    stored = verb._adapter(Workbench(task))
+    assert stored is not None and stored.place == trained.adapter and stored.stored_as == "fp32"
+    shutil.rmtree(trained.adapter)
+    assert verb._adapter(Workbench(task)) is None
 
 
 def test_rows_that_are_too_long_are_told(measured: dict[str, bool], task_folder: Path) -> None:

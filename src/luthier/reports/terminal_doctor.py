@@ -32,10 +32,8 @@ def doctor_view(result: DoctorResult) -> RenderableType:
     blocks += [Group(*(_point("·", reason) for reason in reasons))] if reasons else []
     blocks += [_warnings(result.warnings)] if warned else []
     blocks += [_titled(_tried(result), _trials(result.trials))] if result.trials else []
-    blocks += [
-        _titled("The machine", _machine(result)),
-        _titled("Precisions, measured here", _table(result.precisions)),
-    ]
+    blocks += [_titled("The machine", _machine(result))]
+    blocks += [_titled("Precisions, measured here", _table(result.precisions))] if result.precisions else []
     blocks += [_notes(result.precisions)] if any(row.note for row in result.precisions) else []
     blocks += [_titled("What is ready, and what is missing", _features(result.features))] if result.features else []
     return spaced([*blocks, text(_made(result), "dim")])

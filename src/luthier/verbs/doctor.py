@@ -22,14 +22,13 @@ from luthier.advice.precision import precision_warnings, recommend
 from luthier.evaluation.precision_risks import (
     StoredAdapter,
     TrainingRisks,
-    WeightRange,
     stored_adapter,
     training_risks,
     weights_range,
 )
 from luthier.evaluation.precisions import ROWS, load_in, try_precisions
 from luthier.ground.cache import cache_root
-from luthier.ground.doctor_result import DoctorResult, PrecisionRow, PrecisionTrial, Processor, Warned
+from luthier.ground.doctor_result import DoctorResult, PrecisionRow, Processor, Warned
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
 from luthier.ground.results import TrainResult
@@ -138,7 +137,7 @@ def _by_task(
     trials = try_precisions(lambda precision: _in(bench, precision), encoded, CANDIDATES, tell)
     risks = _risks(bench, objective, encoded, tell)
     warnings = disturbed + precision_warnings(trials, table, weights=weights, risks=risks, adapter=_adapter(bench))
-    name, reasons = _recommended(trials, table, weights)
+    name, reasons = recommend(trials, table, weights)
     return {
         "rows": len(encoded),
         "trials": trials,
@@ -147,16 +146,6 @@ def _by_task(
         "reasons": reasons,
         "sentence": _sentence(bench.spec.name, name, reasons, warnings),
     }
-
-
-def _recommended(
-    trials: Sequence[PrecisionTrial], table: Sequence[PrecisionRow], weights: WeightRange
-) -> tuple[str, list[str]]:
-    """Return the recommendation; quantised weights are judged by the seconds of their rows.
-
-    The table times products of whole numbers, but quantised weights are widened first and multiplied as floats.
-    """
-    return recommend(trials, [row for row in table if row.exponent_bits], weights)
 
 
 def _encoded(bench: Workbench, objective: Objective, count: int) -> list[Encoded]:
