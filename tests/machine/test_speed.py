@@ -93,6 +93,18 @@ def test_a_measurement_is_kept_for_a_week_or_ten_minutes_if_others_disturbed_it(
     assert (speeds().bandwidth_bytes_s != 123.0) is again
 
 
+def test_of_disturbed_measurements_the_best_counts(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds()
+    products = {**json.loads(kept(quick).read_text())["products_flops_s"], "bf16": 9e20, "fp16": 1.0, "int4": None}
+    changed(kept(quick), bandwidth_bytes_s=9e20, products_flops_s=products)
+    monkeypatch.setattr(speed, "DISTURBED", -1.0)
+    again = speeds(fresh=True)
+    assert again.disturbed and again.bandwidth_bytes_s == 9e20 and again.products_flops_s["bf16"] == 9e20
+    assert (again.products_flops_s["fp16"] or 0) > 1e6 and again.products_flops_s["tf32"] is None
+    monkeypatch.setattr(speed, "DISTURBED", 1e9)
+    assert (speeds(fresh=True).products_flops_s["bf16"] or 0) < 9e20  # an undisturbed one stands for itself
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "{", "[]", '{"products_flops_s": {}}', '{"key": 1}', "\x00\xff", '{"products_flops_s": 3, "threads": 1}'],
