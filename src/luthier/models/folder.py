@@ -8,6 +8,8 @@ what they hold is checked by `luthier.models.load`.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +159,15 @@ def _require_tokenizer(folder: Path) -> None:
         raise BadInput(
             "there is no tokenizer.json here", where=str(folder), fix="copy the tokenizer's files into the folder"
         )
+
+
+_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
+
+
+def stored_dtype(file: Path) -> str:
+    """Return the element type of most of a file's numbers, such as `float32`."""
+    sizes: Counter[str] = Counter()
+    for kind, shape in tensor_headers(file).values():
+        sizes[kind] += math.prod(shape)
+    most = sizes.most_common(1)[0][0] if sizes else "nothing"
+    return _NAMES.get(most, most)

@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from luthier.ground.errors import BadInput
 from luthier.ground.results import Provenance
 from luthier.models.find import Found
-from luthier.models.folder import read_json_file
+from luthier.models.folder import read_json_file, stored_dtype
+from luthier.models.own_memory import take_over
 from luthier.models.packed import install_packed_attention
 from luthier.models.quantized import QuantizedKind, QuantizedLinear, parameter_count
 from luthier.models.quantized_loading import RoundToNearest
@@ -72,7 +73,9 @@ def load_model(found: Found, precision: Precision, quantized: QuantizedKind | No
         BadInput: weights are missing, not finite (the tensor is named) or fewer than the tokenizer's tokens.
     """
     tokenizer = load_tokenizer(found)
-    model = _read_weights(found, _DTYPES[precision], quantized)
+    model = _read_weights(found, _DTYPES[precision] if quantized else _stored(found), quantized)
+    take_over(model, _DTYPES[precision], found.folder)
+    model.config.dtype = _DTYPES[precision]
     _refuse_non_finite(model, found)
     _refuse_small_embedding(model, tokenizer, found)
     model.to(default_device()).requires_grad_(False).eval()
@@ -101,6 +104,12 @@ def folder_of(model: nn.Module) -> Path | None:
     """Return the folder that a model was loaded from, and None for a model that was not loaded here."""
     entry = _LOADED.get(model)
     return entry[1] if entry else None
+
+
+def _stored(found: Found) -> torch.dtype:
+    """Return the precision in which most of the weights lie in the files, so that reading converts nothing."""
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return names.get(stored_dtype(next(iter(sorted(found.folder.glob("*.safetensors"))))), torch.float32)
 
 
 def _read_weights(found: Found, dtype: torch.dtype, quantized: QuantizedKind | None) -> PreTrainedModel:

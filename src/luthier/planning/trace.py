@@ -82,6 +82,10 @@ class MemoryTrace(TorchDispatchMode):
         """Note that the run is here, between two events."""
         self.marks.setdefault(name, []).append(len(self.events))
 
+    def total_work(self) -> Work:
+        """Return the work so far."""
+        return sum(self.work.values(), Work())
+
     @property
     def live_peak_bytes(self) -> int:
         """The most bytes that were there at one time, as if no allocator wasted any."""
@@ -107,6 +111,8 @@ class MemoryTrace(TorchDispatchMode):
                 args, kwargs = tree_unflatten([_without_memory(leaf) for leaf in leaves], shape)
             if function is _aten._to_copy.default:
                 kwargs = {**kwargs, "device": torch.device("meta")}  # there is nothing to move elsewhere
+            if kwargs.get("generator") is not None:
+                kwargs = {**kwargs, "generator": None}
         elif function in _INDEX_MAKERS and str(kwargs.get("device")) == "meta" and _is_index(tensors, kwargs):
             kwargs = {**kwargs, "device": torch.device("cpu")}  # what decides shapes is real
         out = function(*args, **kwargs)
@@ -143,7 +149,7 @@ class MemoryTrace(TorchDispatchMode):
         return "backward" if torch._C._current_graph_task_id() != -1 else self.stage
 
     def _add_work(self, function: Any, tensors: list[Tensor], made: list[Tensor]) -> None:
-        if not made or function.is_view:
+        if function.is_view:
             return
         shapes = [tuple(tensor.shape) for tensor in tensors], [tuple(tensor.shape) for tensor in made]
         sizes = [tensor.itemsize for tensor in tensors], [tensor.itemsize for tensor in made]

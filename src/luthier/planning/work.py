@@ -50,6 +50,10 @@ class Work:
             self.calls + other.calls,
         )
 
+    def __sub__(self, other: Work) -> Work:
+        """Return what came after `other`, which is a part of this."""
+        return self + other * -1
+
     def __mul__(self, factor: float) -> Work:
         """Return the work of `factor` such stretches."""
         return Work(

@@ -95,7 +95,8 @@ class Updates:
     def _generator(self, name: str) -> torch.Generator:
         """Return the random numbers of this update: seed, weight and step decide them, and no state has to be kept."""
         step = int(self._optimizers[name].state[self._exact[name]]["step"].item())
-        generator = torch.Generator(device=self._trainable[name].device)
+        device = self._trainable[name].device
+        generator = torch.Generator(device="cpu" if device.type == "meta" else device)
         return generator.manual_seed(derived_seed(self._seed, "rounding", name, step))
 
 

@@ -1,0 +1,296 @@
+"""Predict the memory and the work of training, from a config and the packs of a few steps, by tracing the real step.
+
+The model is built without memory, the adapter injected, the engine put in its place and the optimizer made by the same
+functions that train; then the step runs (`luthier.planning.trace`). Its allocations are replayed in the order in which
+they came through a model of the C library's allocator, and what is there at the peak is told by term. Loading is
+closed arithmetic. Choosing, time and money are not here.
+
+    predict_training(config, spec, [packs], baseline_bytes=500_000_000).peak_bytes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from luthier.adapters.base import get_kind
+from luthier.adapters.full import Master
+from luthier.ground.plan_result import Moment, Terms
+from luthier.ground.spec import TrainSpec
+from luthier.models.planned import planned_for
+from luthier.models.quantized import parameter_count, quantize_model
+from luthier.objectives.sft import SupervisedFinetuning
+from luthier.planning.glibc import Heap
+from luthier.planning.subject import meta_model
+from luthier.planning.trace import Block, MemoryTrace
+from luthier.planning.work import Work
+from luthier.rows.types import Encoded, Pack, Row
+from luthier.training.engine.body import engine_for
+from luthier.training.precision import base_precision, base_quantized
+from luthier.training.step import TorchStep
+
+# What the process has beside its tensors once it trains, above the imports: the tokenizer, oneDNN's kernels and
+# scratch, threads, autograd. Fitted on the calibration cells of benchmarks/plan_accuracy.py.
+PROCESS_BYTES = 84_000_000
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a process needs.
+
+    Attributes:
+        terms: the bytes at the peak of training; they sum to it.
+        moments: the most bytes at each stage.
+        work: of the last step that was traced.
+        live_bytes: the most bytes in tensors at one time.
+    """
+
+    terms: Terms
+    moments: tuple[Moment, ...]
+    peak_at: str
+    work: Work
+    live_bytes: int
+    parameters: int
+    trainable_parameters: int
+    engine: str
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes while training."""
+        return self.terms.total
+
+
+def predict_training(
+    config: PretrainedConfig,
+    spec: TrainSpec,
+    steps: Sequence[Sequence[Pack]],
+    *,
+    baseline_bytes: int,
+    device: str = "cpu",
+) -> Prediction:
+    """Return what training needs.
+
+    Args:
+        steps: the packs of a few steps in order, the heaviest last and at least twice: memory is the fullest when the
+            optimizer's state is there, and the allocator has been used.
+        baseline_bytes: of the process before the model is loaded (on a GPU: of its runtime).
+        device: cpu, or cuda, where the allocator is not modelled.
+    """
+    with planned_for(device), MemoryTrace() as trace:
+        traced = _trace_steps(trace, config, spec, steps)
+    return _told(trace, traced, baseline_bytes, device)
+
+
+@dataclass
+class _Traced:
+    """What the trace is about."""
+
+    parameters: int
+    trainable: int
+    engine: str
+    work: Work
+
+
+def _trace_steps(
+    trace: MemoryTrace, config: PretrainedConfig, spec: TrainSpec, steps: Sequence[Sequence[Pack]]
+) -> _Traced:
+    model = meta_model(config, _DTYPES[base_precision(spec)])
+    if (quantized := base_quantized(spec)) is not None:
+        quantize_model(model, quantized)
+    trace.adopt([*model.parameters(), *model.buffers()], "weights")
+    parameters = parameter_count(model)
+    kind = get_kind(spec.adapter.kind)
+    kind.inject(model, spec.adapter, seed=spec.seed)
+    trainable = kind.trainable(model)
+    _label_trained(trace, trainable, model)
+    step = TorchStep(model, _Staged(trace), trainable, spec)
+    trace.mark("trim")
+    with engine_for(model, spec) as engine:
+        trace.adopt([*model.parameters(), *model.buffers()], "weights")
+        trace.mark("trim")
+        before = Work()
+        for packs in steps:
+            before = trace.total_work()
+            trace.mark("step")
+            step.run(packs, spec.learning_rate)
+            trace.mark("step_end")
+        work = trace.total_work() - before
+        trace.adopt([value for name, value in step.tensors().items() if not name.startswith("weight/")], "optimizer")
+        name = engine.sentence
+    return _Traced(parameters, sum(weight.numel() for weight in trainable.values()), name, work)
+
+
+def _label_trained(trace: MemoryTrace, trainable: Mapping[str, nn.Parameter], model: PreTrainedModel) -> None:
+    """Say what is trained, and watch for its gradients."""
+    own = {id(weight) for weight in model.parameters()}
+    for weight in trainable.values():
+        is_master = isinstance(weight, Master)
+        if is_master or id(weight) not in own or weight.ndim == 0 or _is_added(weight, model):
+            trace.adopt([weight], "optimizer" if is_master else "adapters")
+
+        def label(of: Tensor) -> None:
+            if of.grad is not None:
+                trace.adopt([of.grad], "gradients")
+
+        weight.register_post_accumulate_grad_hook(label)  # type: ignore[no-untyped-call]
+
+
+def _is_added(weight: nn.Parameter, model: PreTrainedModel) -> bool:
+    """Whether a trained weight was added to the model, rather than being one of its own."""
+    names = [name for name, value in model.named_parameters() if value is weight]
+    return any("lora_" in name for name in names)
+
+
+class _Staged:
+    """Supervised finetuning that tells the trace where it is."""
+
+    name = "sft"
+
+    def __init__(self, trace: MemoryTrace) -> None:
+        self._trace = trace
+        self._objective = SupervisedFinetuning(None)  # type: ignore[arg-type]  # the packs are there already
+
+    def encode(self, row: Row) -> Encoded:
+        return self._objective.encode(row)
+
+    def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:
+        self._trace.stage = "forward"
+        try:
+            return self._objective.loss(model, pack)
+        finally:
+            self._trace.mark("forward_end")
+            self._trace.stage = "backward"
+
+
+# -- what is told --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Replay:
+    """The run through an allocator: the most bytes at each stage, and the event of the peak."""
+
+    peak_event: int = 0
+    peak_bytes: int = 0
+    by_stage: dict[str, int] = field(default_factory=dict)
+
+
+def _told(trace: MemoryTrace, traced: _Traced, baseline_bytes: int, device: str) -> Prediction:
+    replay = _replayed(trace, device)
+    live = _live_at(trace, replay.peak_event)
+    sizes: dict[str, int] = {}
+    forward_ends = trace.marks.get("forward_end", [])
+    for block in live:
+        term = _term_of(block, forward_ends)
+        sizes[term] = sizes.get(term, 0) + block.bytes
+    beside = baseline_bytes + (PROCESS_BYTES if device == "cpu" else 0)
+    waste = replay.peak_bytes - sum(block.bytes for block in live)
+    terms = Terms(overhead_bytes=beside + waste, **{f"{term}_bytes": size for term, size in sizes.items()})
+    return Prediction(
+        terms=terms,
+        moments=tuple(Moment(stage=stage, peak_bytes=size + beside) for stage, size in replay.by_stage.items()),
+        peak_at=_peak_at(trace, replay.peak_event),
+        work=traced.work,
+        live_bytes=trace.live_peak_bytes,
+        parameters=traced.parameters,
+        trainable_parameters=traced.trainable,
+        engine=traced.engine,
+    )
+
+
+def _replayed(trace: MemoryTrace, device: str) -> _Replay:
+    """Replay the events; only what happens within steps counts for the peak."""
+    allocator: Any = Heap() if device == "cpu" else _Exact()
+    trims, begin = set(trace.marks.get("trim", ())), trace.marks["step"][0]
+    numbers: dict[int, int] = {}
+    replay = _Replay()
+    for place, event in enumerate(trace.events):
+        if place in trims:
+            allocator.trim()
+        index = abs(event) - 1
+        if event < 0:
+            allocator.free(numbers.pop(index))
+            continue
+        numbers[index] = allocator.malloc(trace.blocks[index].bytes)
+        if place < begin:
+            continue
+        now, stage = allocator.resident_bytes, stage_of(trace.blocks[index])
+        replay.by_stage[stage] = max(replay.by_stage.get(stage, 0), now)
+        if now > replay.peak_bytes:
+            replay.peak_bytes, replay.peak_event = now, place
+    return replay
+
+
+class _Exact:
+    """An allocator that wastes only what rounding to 512 bytes does, as CUDA's does at least."""
+
+    def __init__(self) -> None:
+        self.resident_bytes = 0
+        self._sizes: list[int] = []
+
+    def malloc(self, size: int) -> int:
+        self._sizes.append(-(-size // 512) * 512)
+        self.resident_bytes += self._sizes[-1]
+        return len(self._sizes) - 1
+
+    def free(self, number: int) -> None:
+        self.resident_bytes -= self._sizes[number]
+
+    def trim(self) -> None:
+        """Nothing is kept that could be given back."""
+
+
+def _live_at(trace: MemoryTrace, event: int) -> list[Block]:
+    return [block for block in trace.blocks if block.made <= event and (block.freed is None or block.freed > event)]
+
+
+def stage_of(block: Block) -> str:
+    """Return the stage at which a block was made: forward, loss, backward or update."""
+    if block.place.startswith("training.optimizers"):
+        return "update"
+    if _is_of_loss(block):
+        return "loss"
+    return block.stage
+
+
+def _is_of_loss(block: Block) -> bool:
+    places = ("objectives.cross_entropy", "models.packed.uncapped", "models.packed.__call__")
+    return block.place.startswith(places) or block.place.endswith(".softmax_loss")
+
+
+def _term_of(block: Block, forward_ends: Sequence[int]) -> str:
+    if block.label:
+        return block.label
+    if block.place.startswith("training.engine.projection.__init__"):
+        return "adapters"  # A in the arithmetic's precision; the joined weights have their label
+    if _is_of_loss(block):
+        return "loss"
+    if block.place.startswith(("models.attention", "models.kernels.varlen", "models.segments")):
+        return "attention"
+    if block.stage == "forward":
+        end = next((end for end in forward_ends if end > block.made), None)
+        if end is not None and (block.freed is None or block.freed >= end):
+            return "activations"
+    return "temporary"
+
+
+def _peak_at(trace: MemoryTrace, event: int) -> str:
+    """Say where in the step an event is."""
+    block = trace.blocks[abs(trace.events[event]) - 1]
+    stage = stage_of(block)
+    if stage != "backward":
+        return {
+            "forward": "end of the forward",
+            "loss": "loss, with all activations there",
+            "update": "update of the weights",
+        }.get(stage, stage)
+    ends = [end for end in trace.marks["forward_end"] if end <= event]
+    steps = [end for end in trace.marks["step_end"] if end > event]
+    share = (event - ends[-1]) / max(1, (steps[0] if steps else len(trace.events)) - ends[-1])
+    part = "upper" if share < 1 / 3 else "middle" if share < 2 / 3 else "lower"
+    return f"backward, in the {part} layers"
