@@ -73,9 +73,10 @@ def load_model(found: Found, precision: Precision, quantized: QuantizedKind | No
         BadInput: weights are missing, not finite (the tensor is named) or fewer than the tokenizer's tokens.
     """
     tokenizer = load_tokenizer(found)
-    model = _read_weights(found, _DTYPES[precision] if quantized else _stored(found), quantized)
-    take_over(model, _DTYPES[precision], found.folder)
-    model.config.dtype = _DTYPES[precision]
+    dtype = _DTYPES[precision]
+    model = _read_weights(found, RoundToNearest(quantized, dtype, found.folder) if quantized else None)
+    take_over(model, dtype, found.folder)
+    model.config.dtype = dtype
     _refuse_non_finite(model, found)
     _refuse_small_embedding(model, tokenizer, found)
     model.to(default_device()).requires_grad_(False).eval()
@@ -112,17 +113,17 @@ def _stored(found: Found) -> torch.dtype:
     return names.get(stored_dtype(next(iter(sorted(found.folder.glob("*.safetensors"))))), torch.float32)
 
 
-def _read_weights(found: Found, dtype: torch.dtype, quantized: QuantizedKind | None) -> PreTrainedModel:
+def _read_weights(found: Found, rounding: RoundToNearest | None) -> PreTrainedModel:
     try:
         with no_progress_bars():
             model, report = AutoModelForCausalLM.from_pretrained(
                 str(found.folder),
-                dtype=dtype,
+                dtype=_stored(found),
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
-                **({"quantization_config": RoundToNearest(quantized)} if quantized else {}),
+                **({"quantization_config": rounding} if rounding else {}),
             )
     except Exception as error:  # as above: a stranger's files
         raise BadInput(f"the model cannot be read ({_one_line(error)})", where=str(found.folder)) from error

@@ -2,20 +2,26 @@
 
 transformers reads tensor by tensor into a model without memory and hands those that a quantiser wants to it; this is
 that quantiser. The result is bit for bit what `quantize_model` makes of the loaded model, which carries no mark of it.
+Other weights stay as they were read.
 
-    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=RoundToNearest("nf4"))
+    how = RoundToNearest("nf4", torch.bfloat16, folder)
+    AutoModelForCausalLM.from_pretrained(folder, quantization_config=how)
 """
 
 from __future__ import annotations
 
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import ConversionOps
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from luthier.models.own_memory import let_go, mapped_ranges
 from luthier.models.quantized import QuantizedKind, QuantizedLinear, QuantizedWeight, quantizable_paths
 
 _METHOD = "luthier_round_to_nearest"
@@ -23,11 +29,16 @@ _METHOD = "luthier_round_to_nearest"
 
 @register_quantization_config(_METHOD)
 class RoundToNearest(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is not typed here
-    """What `from_pretrained` is given."""
+    """What `from_pretrained` is given: the kind, the precision that weights have before they are rounded, the files."""
 
-    def __init__(self, kind: QuantizedKind) -> None:
+    def __init__(self, kind: QuantizedKind, dtype: torch.dtype, folder: Path) -> None:
         self.quant_method = _METHOD
-        self.kind = kind
+        self.kind, self.dtype, self.folder = kind, dtype, folder
+
+    @cached_property
+    def mapped(self) -> list[tuple[int, int]]:
+        """Where the files lie in memory, once they are open."""
+        return mapped_ranges(self.folder)
 
 
 @register_quantizer(_METHOD)
@@ -42,7 +53,7 @@ class _Quantizer(HfQuantizer):  # type: ignore[misc]
         return param_name in self._wanted
 
     def get_quantize_ops(self) -> ConversionOps:
-        return _Round(self.quantization_config.kind)
+        return _Round(self.quantization_config)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
         self.remove_quantization_config(model)
@@ -58,8 +69,8 @@ class _Quantizer(HfQuantizer):  # type: ignore[misc]
 
 
 class _Round(ConversionOps):  # type: ignore[misc]
-    def __init__(self, kind: QuantizedKind) -> None:
-        self._kind = kind
+    def __init__(self, how: RoundToNearest) -> None:
+        self._how = how
 
     def convert(
         self,
@@ -77,7 +88,8 @@ class _Round(ConversionOps):  # type: ignore[misc]
         assert isinstance(linear, nn.Linear)
         if weight_OI.shape != linear.weight.shape:
             raise ValueError(f"{full_layer_name} is {list(weight_OI.shape)} and not {list(linear.weight.shape)}")
-        layer = QuantizedLinear(QuantizedWeight.of(weight_OI, self._kind), linear.bias)
+        layer = QuantizedLinear(QuantizedWeight.of(weight_OI.to(self._how.dtype), self._how.kind), linear.bias)
+        let_go(weight_OI, self._how.mapped)
         for module in (layer, layer.quantized):
             vars(module)["_is_hf_initialized"] = True  # otherwise transformers would give it random numbers
         model.set_submodule(path, layer)
