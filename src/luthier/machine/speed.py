@@ -73,6 +73,8 @@ def speeds(fresh: bool = False) -> Speeds:
     neighbours = _Neighbours()
     with torch.inference_mode():
         best = _measured(device)
+    if device == "cuda":
+        torch.cuda.empty_cache()  # gigabytes that a model may need
     found = Speeds(
         products_flops_s={name: best[name] for name in _MAKERS},
         bandwidth_bytes_s=best["copy"] or 0.0,
