@@ -8,15 +8,18 @@ the cache is emptied, and works offline. Files with code or pickles are not even
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
 )
 
@@ -56,6 +59,16 @@ def fetch_snapshot(hub_id: str, *, tell: Tell = silent) -> Path:
     return _download(hub_id)
 
 
+def fetch_config(hub_id: str, *, tell: Tell = silent) -> Path:
+    """Return the config.json of a hub model, and nothing else of it; errors are those of `fetch_snapshot`."""
+    try:
+        return Path(hf_hub_download(hub_id, "config.json", local_files_only=True))
+    except LocalEntryNotFoundError:
+        tell({"kind": "model", "text": f"fetching the config of {hub_id} from the hub (once)"})
+    with _told(hub_id), no_progress_bars():
+        return Path(hf_hub_download(hub_id, "config.json", etag_timeout=_TIMEOUT_S))
+
+
 def snapshot_hash(file: Path) -> str | None:
     """Return the SHA-256 of a weights file in the hub's cache, which names its blobs by it; None for any other file."""
     real = file.resolve()
@@ -63,17 +76,25 @@ def snapshot_hash(file: Path) -> str | None:
 
 
 def _download(hub_id: str) -> Path:
-    try:
-        with no_progress_bars():
-            return Path(
-                snapshot_download(
-                    hub_id, allow_patterns=_WANTED, ignore_patterns=["*/*.safetensors"], etag_timeout=_TIMEOUT_S
-                )
+    with _told(hub_id), no_progress_bars():
+        return Path(
+            snapshot_download(
+                hub_id, allow_patterns=_WANTED, ignore_patterns=["*/*.safetensors"], etag_timeout=_TIMEOUT_S
             )
+        )
+
+
+@contextlib.contextmanager
+def _told(hub_id: str) -> Iterator[None]:
+    """Tell in one sentence what went wrong with the hub within the block."""
+    try:
+        yield
     except GatedRepoError as error:
         raise BadInput(f"the hub wants a login for {hub_id}", fix="accept its terms there and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
         raise BadInput(f"the hub has no model {hub_id}", fix="check the spelling") from error
+    except RemoteEntryNotFoundError as error:
+        raise BadInput(f"{hub_id} has no config.json on the hub", fix="name a model of transformers") from error
     except OfflineModeIsEnabled as error:
         raise BadInput(f"{hub_id} is not on this machine and HF_HUB_OFFLINE is set", fix="unset it once") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:

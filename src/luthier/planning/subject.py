@@ -1,22 +1,47 @@
 """The model that a plan is about, from its config alone, on tensors without memory.
 
-    model = meta_model(read_config("smollm2-135m-instruct"), torch.bfloat16)
+`read_config` stands in `luthier.planning.config`. Nothing is initialised and no weight takes memory, so 405 billion
+weights cost a second and some megabytes of Python objects.
+
+    model = meta_model(read_config("smollm2-135m-instruct")[0], torch.bfloat16)
 """
 
 from __future__ import annotations
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from luthier.models.packed import install_packed_attention
+from luthier.models.quiet import no_progress_bars
+from luthier.planning.config import config_from, is_encoder_decoder, read_config
+
+__all__ = ["config_from", "is_encoder_decoder", "meta_model", "read_config"]
 
 
 def meta_model(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """Return the model without memory, frozen and in evaluation mode, as `load_model` would."""
-    with torch.device("meta"), no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    """Return the model without memory, frozen and in evaluation mode, as `load_model` would.
+
+    A causal model asks Luthier's packed attention; an encoder-decoder keeps transformers' own.
+    """
+    library = AutoModelForSeq2SeqLM if is_encoder_decoder(config) else AutoModelForCausalLM
+    with torch.device("meta"), no_init_weights(), no_progress_bars():
+        model: PreTrainedModel = library.from_config(config, dtype=dtype)
     model.tie_weights()
+    if getattr(config, "scale_decoder_outputs", True) is False:
+        _own_head(model)
     model.requires_grad_(False).eval()
-    install_packed_attention(model)
+    if not is_encoder_decoder(config):
+        install_packed_attention(model)
     return model
+
+
+def _own_head(model: PreTrainedModel) -> None:
+    """Give the head a weight of its own.
+
+    T5 1.1 and later (`tie_word_embeddings: false`) have one in their files, and loading takes it; built from its config
+    the model would be tied, as transformers overrides the key.
+    """
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(torch.empty_like(head.weight), requires_grad=False)
