@@ -10,11 +10,13 @@ tensor's device, it then decides by the device that is planned for. Nothing is m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import torch
 
+Hear = Callable[[float, float], None]
+_HEAR: ContextVar[Hear | None] = ContextVar("planned_work", default=None)
 _PLANNED: ContextVar[str] = ContextVar("planned_device", default="cpu")
 
 
@@ -31,3 +33,19 @@ def planned_for(kind: str) -> Iterator[None]:
         yield
     finally:
         _PLANNED.reset(token)
+
+
+def note_work(attention_flops: float = 0.0, moved_bytes: float = 0.0) -> None:
+    """Say what a native kernel would have done, had its tensors memory: operators that torch does not see."""
+    if (hear := _HEAR.get()) is not None:
+        hear(attention_flops, moved_bytes)
+
+
+@contextlib.contextmanager
+def hearing(hear: Hear) -> Iterator[None]:
+    """Hand on what `note_work` is told within the block."""
+    token = _HEAR.set(hear)
+    try:
+        yield
+    finally:
+        _HEAR.reset(token)

@@ -20,8 +20,8 @@ PAGE = 4096
 _ALIGNMENT = 64  # of PyTorch's blocks on a CPU
 _SMALLEST = 32
 _TOP_PAD = 128 << 10
-_FIRST_THRESHOLD = 128 << 10
-_LARGEST_THRESHOLD = 32 << 20
+FIRST_THRESHOLD = 128 << 10
+LARGEST_THRESHOLD = 32 << 20
 _TRIM_FROM = 64 << 10
 
 
@@ -37,13 +37,16 @@ class _Taken:
 class Heap:
     """One process's memory.
 
+    Args:
+        threshold: from which size on blocks are mapped; a process that has freed large mapped blocks is at 32 MB.
+
     Attributes:
         peak_bytes: the most that was resident at one time.
     """
 
-    def __init__(self) -> None:
-        self.threshold = _FIRST_THRESHOLD
-        self.trim_threshold = 2 * _FIRST_THRESHOLD
+    def __init__(self, threshold: int = FIRST_THRESHOLD) -> None:
+        self.threshold = threshold
+        self.trim_threshold = 2 * threshold
         self.peak_bytes = 0
         self._taken: dict[int, _Taken] = {}
         self._number = 0
@@ -83,7 +86,7 @@ class Heap:
             self._release(block.address, block.size)
             return
         self._mapped -= _pages_up(block.size)
-        if self.threshold < block.size <= _LARGEST_THRESHOLD:
+        if self.threshold < block.size <= LARGEST_THRESHOLD:
             self.threshold, self.trim_threshold = block.size, 2 * block.size
 
     def trim(self) -> None:

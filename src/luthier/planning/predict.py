@@ -22,10 +22,10 @@ from luthier.adapters.base import get_kind
 from luthier.adapters.full import Master
 from luthier.ground.plan_result import Moment, Terms
 from luthier.ground.spec import TrainSpec
-from luthier.models.planned import planned_for
+from luthier.models.planned import hearing, planned_for
 from luthier.models.quantized import parameter_count, quantize_model
 from luthier.objectives.sft import SupervisedFinetuning
-from luthier.planning.glibc import Heap
+from luthier.planning.glibc import LARGEST_THRESHOLD, Heap
 from luthier.planning.subject import meta_model
 from luthier.planning.trace import Block, MemoryTrace
 from luthier.planning.work import Work
@@ -35,8 +35,10 @@ from luthier.training.precision import base_precision, base_quantized
 from luthier.training.step import TorchStep
 
 # What the process has beside its tensors once it trains, above the imports: the tokenizer, oneDNN's kernels and
-# scratch, threads, autograd. Fitted on the calibration cells of benchmarks/plan_accuracy.py.
-PROCESS_BYTES = 84_000_000
+# scratch, threads, autograd; and, where all weights are trained, what the allocator's model does not see. Both are
+# fitted on the ten calibration cells of benchmarks/plan_accuracy.py.
+PROCESS_BYTES = 112_000_000
+PROCESS_FULL_BYTES = 30_000_000
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -82,7 +84,7 @@ def predict_training(
         baseline_bytes: of the process before the model is loaded (on a GPU: of its runtime).
         device: cpu, or cuda, where the allocator is not modelled.
     """
-    with planned_for(device), MemoryTrace() as trace:
+    with planned_for(device), MemoryTrace() as trace, hearing(trace.hear):
         traced = _trace_steps(trace, config, spec, steps)
     return _told(trace, traced, baseline_bytes, device)
 
@@ -173,7 +175,7 @@ class _Staged:
 
 @dataclass
 class _Replay:
-    """The run through an allocator: the most bytes at each stage, and the event of the peak."""
+    """The run through an allocator: the event of the peak, and the most bytes in tensors at each stage."""
 
     peak_event: int = 0
     peak_bytes: int = 0
@@ -188,31 +190,36 @@ def _told(trace: MemoryTrace, traced: _Traced, baseline_bytes: int, device: str)
     for block in live:
         term = _term_of(block, forward_ends)
         sizes[term] = sizes.get(term, 0) + block.bytes
-    beside = baseline_bytes + (PROCESS_BYTES if device == "cpu" else 0)
+    beside = baseline_bytes + (_process_bytes(traced) if device == "cpu" else 0)
     waste = replay.peak_bytes - sum(block.bytes for block in live)
     terms = Terms(overhead_bytes=beside + waste, **{f"{term}_bytes": size for term, size in sizes.items()})
     return Prediction(
         terms=terms,
-        moments=tuple(Moment(stage=stage, peak_bytes=size + beside) for stage, size in replay.by_stage.items()),
+        moments=tuple(Moment(stage=stage, peak_bytes=size + beside + waste) for stage, size in replay.by_stage.items()),
         peak_at=_peak_at(trace, replay.peak_event),
         work=traced.work,
-        live_bytes=trace.live_peak_bytes,
+        live_bytes=trace.live_peak_bytes(trace.marks["step_end"][-1]),
         parameters=traced.parameters,
         trainable_parameters=traced.trainable,
         engine=traced.engine,
     )
 
 
+def _process_bytes(traced: _Traced) -> int:
+    return PROCESS_BYTES + (PROCESS_FULL_BYTES if traced.trainable == traced.parameters else 0)
+
+
 def _replayed(trace: MemoryTrace, device: str) -> _Replay:
     """Replay the events; only what happens within steps counts for the peak."""
-    allocator: Any = Heap() if device == "cpu" else _Exact()
-    trims, begin = set(trace.marks.get("trim", ())), trace.marks["step"][0]
+    allocator: Any = Heap(LARGEST_THRESHOLD) if device == "cpu" else _Exact()
+    trims, begin, end = set(trace.marks.get("trim", ())), trace.marks["step"][0], trace.marks["step_end"][-1]
     numbers: dict[int, int] = {}
-    replay = _Replay()
-    for place, event in enumerate(trace.events):
+    replay, used = _Replay(), 0
+    for place, event in enumerate(trace.events[:end]):
         if place in trims:
             allocator.trim()
         index = abs(event) - 1
+        used += trace.blocks[index].bytes * (1 if event > 0 else -1)
         if event < 0:
             allocator.free(numbers.pop(index))
             continue
@@ -220,7 +227,7 @@ def _replayed(trace: MemoryTrace, device: str) -> _Replay:
         if place < begin:
             continue
         now, stage = allocator.resident_bytes, stage_of(trace.blocks[index])
-        replay.by_stage[stage] = max(replay.by_stage.get(stage, 0), now)
+        replay.by_stage[stage] = max(replay.by_stage.get(stage, 0), used)
         if now > replay.peak_bytes:
             replay.peak_bytes, replay.peak_event = now, place
     return replay

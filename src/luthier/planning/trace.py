@@ -7,7 +7,7 @@ positions, targets) are real and lie on the CPU, since shapes follow from their 
 tensor without memory is 0. What operators use inside of themselves is not seen here.
 
     with MemoryTrace() as trace: step.run(packs, 1e-3)
-    print(trace.live_peak_bytes)
+    print(trace.live_peak_bytes())
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Block:
     label: str = ""
 
 
-class MemoryTrace(TorchDispatchMode):
+class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not type it
     """Everything that was allocated and freed within the block, in order.
 
     Attributes:
@@ -60,7 +60,7 @@ class MemoryTrace(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.blocks: list[Block] = []
         self.events: list[int] = []
         self.work: dict[str, Work] = {}
@@ -86,14 +86,21 @@ class MemoryTrace(TorchDispatchMode):
         """Return the work so far."""
         return sum(self.work.values(), Work())
 
-    @property
-    def live_peak_bytes(self) -> int:
-        """The most bytes that were there at one time, as if no allocator wasted any."""
+    def live_peak_bytes(self, end: int | None = None) -> int:
+        """Return the most bytes that were there at one time before event `end`, as if no allocator wasted any."""
         live = most = 0
-        for event in self.events:
+        for event in self.events[:end]:
             live += self.blocks[abs(event) - 1].bytes * (1 if event > 0 else -1)
             most = max(most, live)
         return most
+
+    def hear(self, attention_flops: float, moved_bytes: float) -> None:
+        """Count what a native kernel did, which is no operator of torch's."""
+        self._count(Work(other_bytes=moved_bytes, other_flops=attention_flops, calls=1))
+
+    def _count(self, work: Work) -> None:
+        stage = self._stage_now()
+        self.work[stage] = self.work[stage] + work if stage in self.work else work
 
     # -- the mode --------------------------------------------------------------------------------------------------
 
@@ -154,9 +161,7 @@ class MemoryTrace(TorchDispatchMode):
         shapes = [tuple(tensor.shape) for tensor in tensors], [tuple(tensor.shape) for tensor in made]
         sizes = [tensor.itemsize for tensor in tensors], [tensor.itemsize for tensor in made]
         name = function._schema.name.removeprefix("aten::")
-        stage = self._stage_now()
-        work = work_of_call(name, shapes[0], sizes[0], shapes[1], sizes[1])
-        self.work[stage] = self.work[stage] + work if stage in self.work else work
+        self._count(work_of_call(name, shapes[0], sizes[0], shapes[1], sizes[1]))
 
 
 def _without_memory(leaf: Any) -> Any:

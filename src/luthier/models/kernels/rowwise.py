@@ -21,7 +21,7 @@ from torch import Tensor
 
 from luthier.models.kernels import plain
 from luthier.models.kernels.build import library
-from luthier.models.planned import device_type
+from luthier.models.planned import device_type, note_work
 
 ACTIVATIONS = ("silu", "gelu_tanh")
 _WEIGHT_BLOCKS = 16  # partial sums of a norm's weight gradient: fixed, so that threads do not change the result
@@ -167,11 +167,10 @@ def _native(name: str, *tensors: Tensor | None) -> Callable[..., None] | None:
         serves = tensor is None or (tensor.dtype == dtype and device_type(tensor.device) == "cpu" and _has_rows(tensor))
         if not serves:
             return None
-    return _nothing if tensors[0] is not None and tensors[0].is_meta else functions[name]
-
-
-def _nothing(*_: object) -> None:
-    """What a kernel does to tensors without memory."""
+    if tensors[0] is None or not tensors[0].is_meta:
+        return functions[name]
+    moved = sum(tensor.numel() * tensor.itemsize for tensor in tensors if tensor is not None)
+    return lambda *_: note_work(moved_bytes=moved)
 
 
 def _has_rows(tensor: Tensor) -> bool:

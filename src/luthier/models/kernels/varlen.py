@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from luthier.models.kernels.build import has_native_attention, library
-from luthier.models.planned import device_type
+from luthier.models.planned import device_type, note_work
 from luthier.models.segments import Segments, UnitTable, unit_table
+
+_BACKWARD = 2.5  # products of the backward over those of the forward: five against two (Dao 2023)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def attend(q_QS: Tensor, k_TS: Tensor, v_TS: Tensor, heads: Heads, table: UnitTa
     """Write the attention output of each query row to `out_QS`; return the log of each softmax sum, [Q, H] float32."""
     lse_QH = torch.empty(len(q_QS), heads.heads, device=q_QS.device)
     if q_QS.is_meta:
+        note_work(_forward_flops(heads, table))
         return lse_QH
     native = _library()
     native.luthier_attention(
@@ -63,6 +66,7 @@ def attend_back(
 ) -> None:
     """Write the gradients of queries, keys and values (`inputs`) to `gradients`."""
     if out_QS.is_meta:
+        note_work(_BACKWARD * _forward_flops(heads, table))
         return
     q, k, v = gradients
     back = _Back(
@@ -103,6 +107,14 @@ class _Varlen(torch.autograd.Function):
         heads: Heads = ctx.heads
         kv = (len(k), heads.kv_heads, heads.size)
         return dq.view(grad_THD.shape), dk.view(kv), dv.view(kv), None, None
+
+
+def _forward_flops(heads: Heads, table: UnitTable) -> float:
+    """Return the operations of scores and their sum over values, for the keys that each query sees."""
+    seen = table.places + 1
+    if heads.window:
+        seen = seen.clamp(max=heads.window)
+    return 4.0 * float(seen.sum()) * heads.heads * heads.size
 
 
 class _Call(ctypes.Structure):

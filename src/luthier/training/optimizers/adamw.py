@@ -24,7 +24,7 @@ def _make(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim.Optimize
 class _WithoutMemory(torch.optim.AdamW):
     """What the fused kernel leaves behind on tensors that have no memory: its state, and nothing beside it."""
 
-    def step(self, closure: Any = None) -> None:  # noqa: ARG002  # torch's signature
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002  # torch's signature
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None and not self.state[weight]:
