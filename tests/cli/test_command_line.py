@@ -39,7 +39,19 @@ def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
 
 
 def test_every_verb_has_help_that_names_its_options() -> None:
-    for verb in ("doctor", "start", "schema", "check", "index", "search", "prompt", "train", "compare", "advise", "report"):
+    for verb in (
+        "doctor",
+        "start",
+        "schema",
+        "check",
+        "index",
+        "search",
+        "prompt",
+        "train",
+        "compare",
+        "advise",
+        "report",
+    ):
         done = luthier(verb, "--help")
         assert done.returncode == 0, verb
         if verb not in ("schema", "start"):
