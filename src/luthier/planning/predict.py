@@ -50,7 +50,7 @@ class Prediction:
         terms: the bytes at the peak of training; they sum to it.
         moments: the most bytes at each stage.
         work: of the last step that was traced.
-        live_bytes: the most bytes in tensors at one time.
+        live_bytes: the most bytes in tensors at one time of the steps.
     """
 
     terms: Terms
@@ -114,7 +114,7 @@ def _trace_steps(
     step = TorchStep(model, _Staged(trace), trainable, spec)
     trace.mark("trim")
     with engine_for(model, spec) as engine:
-        trace.adopt([*model.parameters(), *model.buffers()], "weights")
+        trace.adopt(_own_tensors(model), "weights")
         trace.mark("trim")
         before = Work()
         for packs in steps:
@@ -130,11 +130,10 @@ def _trace_steps(
 
 def _label_trained(trace: MemoryTrace, trainable: Mapping[str, nn.Parameter], model: PreTrainedModel) -> None:
     """Say what is trained, and watch for its gradients."""
-    own = {id(weight) for weight in model.parameters()}
+    own = {id(weight) for weight in _own_tensors(model)}
     for weight in trainable.values():
-        is_master = isinstance(weight, Master)
-        if is_master or id(weight) not in own or weight.ndim == 0 or _is_added(weight, model):
-            trace.adopt([weight], "optimizer" if is_master else "adapters")
+        if id(weight) not in own:
+            trace.adopt([weight], "optimizer" if isinstance(weight, Master) else "adapters")
 
         def label(of: Tensor) -> None:
             if of.grad is not None:
@@ -143,10 +142,9 @@ def _label_trained(trace: MemoryTrace, trainable: Mapping[str, nn.Parameter], mo
         weight.register_post_accumulate_grad_hook(label)  # type: ignore[no-untyped-call]
 
 
-def _is_added(weight: nn.Parameter, model: PreTrainedModel) -> bool:
-    """Whether a trained weight was added to the model, rather than being one of its own."""
-    names = [name for name, value in model.named_parameters() if value is weight]
-    return any("lora_" in name for name in names)
+def _own_tensors(model: PreTrainedModel) -> list[Tensor]:
+    """Return the weights and buffers of the model itself, without what an adapter added."""
+    return [weight for name, weight in model.named_parameters() if "lora_" not in name] + list(model.buffers())
 
 
 class _Staged:
