@@ -196,7 +196,7 @@ def _told(trace: MemoryTrace, traced: _Traced, baseline_bytes: int, device: str)
         moments=tuple(Moment(stage=stage, peak_bytes=size + beside + waste) for stage, size in replay.by_stage.items()),
         peak_at=_peak_at(trace, replay.peak_event),
         work=traced.work,
-        live_bytes=trace.live_peak_bytes(trace.marks["step_end"][-1]),
+        live_bytes=trace.live_peak_bytes(trace.marks["step"][0], trace.marks["step_end"][-1]),
         parameters=traced.parameters,
         trainable_parameters=traced.trainable,
         engine=traced.engine,

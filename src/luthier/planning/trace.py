@@ -86,17 +86,24 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
         """Return the work so far."""
         return sum(self.work.values(), Work())
 
-    def live_peak_bytes(self, end: int | None = None) -> int:
-        """Return the most bytes that were there at one time before event `end`, as if no allocator wasted any."""
-        return self.live_peak_since(0)
+    def live_peak_bytes(self, begin: int = 0, end: int | None = None) -> int:
+        """Return the most bytes that were there at one time in the events from `begin` on and before `end`.
 
-    def live_peak_since(self, begin: int) -> int:
-        """Return the most bytes that were there at one time from event number `begin` on."""
+        As if no allocator wasted any.
+        """
         live = most = 0
-        for number, event in enumerate(self.events):
+        for number, event in enumerate(self.events[:end]):
             live += self.blocks[abs(event) - 1].bytes * (1 if event > 0 else -1)
             most = max(most, live if number >= begin else 0)
         return most
+
+    def hear(self, attention_flops: float, moved_bytes: float) -> None:
+        """Count what a native kernel did, which is no operator of torch's."""
+        self._count(Work(other_bytes=moved_bytes, other_flops=attention_flops, calls=1))
+
+    def _count(self, work: Work) -> None:
+        stage = self._stage_now()
+        self.work[stage] = self.work[stage] + work if stage in self.work else work
 
     # -- the mode --------------------------------------------------------------------------------------------------
 
