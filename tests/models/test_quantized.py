@@ -350,10 +350,10 @@ def test_while_reading_no_other_weight_of_a_block_is_there(tmp_path: Path, monke
 
     real_of = QuantizedWeight.of
 
-    def of(weight_OI: Tensor, kind: str) -> QuantizedWeight:
+    def of(weight_OI: Tensor, kind: str, dtype: torch.dtype) -> QuantizedWeight:
         linears = [module for module in models[0].modules() if type(module) is nn.Linear]
         whole.append(sum(linear.weight.numel() for linear in linears if not linear.weight.is_meta))
-        return real_of(weight_OI, kind)  # type: ignore[arg-type]
+        return real_of(weight_OI, kind, dtype)  # type: ignore[arg-type]
 
     monkeypatch.setattr(quantized_loading._Quantizer, "_process_model_before_weight_loading", before)
     monkeypatch.setattr(QuantizedWeight, "of", of)

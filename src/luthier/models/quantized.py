@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -31,7 +31,7 @@ Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 _FLOAT8_MAX = 448.0
 _BORDERS: list[float] = ((NF4_LEVELS.double()[1:] + NF4_LEVELS.double()[:-1]) / 2).float().tolist()
-_TILE = 1 << 18  # weights that are rounded at once
+_TILE = 1 << 15  # weights that are rounded at once
 
 
 def quantize_model(model: PreTrainedModel, kind: QuantizedKind) -> None:
@@ -96,10 +96,10 @@ class QuantizedWeight(nn.Module, ABC):
             self.register_buffer(name, torch.empty(size, dtype=of, device=device))
 
     @staticmethod
-    def of(weight_OI: Tensor, kind: QuantizedKind) -> QuantizedWeight:
-        """Round a weight matrix; one without memory gives one without memory."""
+    def of(weight_OI: Tensor, kind: QuantizedKind, dtype: torch.dtype | None = None) -> QuantizedWeight:
+        """Round a weight matrix as it is in `dtype` (default: its own); without memory it gives one without memory."""
         outputs, inputs = weight_OI.shape
-        made = KINDS[kind](outputs, inputs, weight_OI.dtype, weight_OI.device)
+        made = KINDS[kind](outputs, inputs, dtype or weight_OI.dtype, weight_OI.device)
         if not weight_OI.is_meta:
             made.fill(weight_OI.detach())
         return made
@@ -130,6 +130,13 @@ class QuantizedWeight(nn.Module, ABC):
         """Whether all scales are finite, and so were all weights."""
         return all(bool(part.isfinite().all()) for part in self.buffers() if part.is_floating_point())
 
+    def _tiles(self, weight_OI: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield rows and their weights as they are in `dtype`, in float32: few at once, to need little memory."""
+        step = max(1, _TILE // max(1, weight_OI.shape[1]))
+        for first in range(0, len(weight_OI), step):
+            rows = slice(first, first + step)
+            yield rows, weight_OI[rows].to(self.dtype).float()
+
     def extra_repr(self) -> str:
         return f"{self.kind}, {self.shape[0]} x {self.shape[1]}"
 
@@ -157,9 +164,9 @@ class Int8Weight(QuantizedWeight):
         return {"codes": ((outputs, inputs), torch.int8), "scales": ((outputs,), torch.float32)}
 
     def fill(self, weight_OI: Tensor) -> None:
-        self.scales.copy_(weight_OI.abs().amax(1).float() / 127)
-        for rows in _tiles(weight_OI):
-            steps = weight_OI[rows].float() / _divisor(self.scales[rows, None])
+        for rows, tile in self._tiles(weight_OI):
+            self.scales[rows] = tile.abs().amax(1) / 127
+            steps = tile / _divisor(self.scales[rows, None])
             self.codes[rows] = steps.round_().clamp_(-127, 127).to(torch.int8)
 
     def write(self, out_OI: Tensor) -> Tensor:
@@ -186,12 +193,12 @@ class Nf4Weight(QuantizedWeight):
         }
 
     def fill(self, weight_OI: Tensor) -> None:
-        largest_OB = torch.cat([_blocks(weight_OI[rows]).abs().amax(-1) for rows in _tiles(weight_OI)])
+        largest_OB = torch.cat([_blocks(tile).abs().amax(-1) for _, tile in self._tiles(weight_OI)])
         self._fill_scales(largest_OB)
         scales_OB = dequantize.nf4_scales(self.scale_codes, self.outer, self.mean)
-        for rows in _tiles(weight_OI):
+        for rows, tile in self._tiles(weight_OI):
             # divided by the scale that the weight will be multiplied with, so that the nearest code is the nearest
-            steps = _blocks(weight_OI[rows]) / _divisor(scales_OB[rows, :, None])
+            steps = _blocks(tile) / _divisor(scales_OB[rows, :, None])
             codes = _count_below(steps).flatten(1)
             self.codes[rows] = (codes[:, ::2] | codes[:, 1::2] << 4)[:, : self.codes.shape[1]]
 
@@ -254,15 +261,10 @@ class _QuantizedProduct(torch.autograd.Function):
         return grad_x, grad_bias, None
 
 
-def _tiles(weight_OI: Tensor) -> list[slice]:
-    step = max(1, _TILE // max(1, weight_OI.shape[1]))
-    return [slice(first, first + step) for first in range(0, len(weight_OI), step)]
-
-
 def _blocks(weight_OI: Tensor) -> Tensor:
-    """Return the weights in blocks, float32; the last of a row is filled up with zeros."""
+    """Return the weights in blocks; the last of a row is filled up with zeros."""
     missing = -weight_OI.shape[1] % NF4_BLOCK
-    filled = functional.pad(weight_OI.float(), (0, missing)) if missing else weight_OI.float()
+    filled = functional.pad(weight_OI, (0, missing)) if missing else weight_OI
     return filled.view(len(filled), -1, NF4_BLOCK)
 
 

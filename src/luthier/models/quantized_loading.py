@@ -88,7 +88,7 @@ class _Round(ConversionOps):  # type: ignore[misc]
         assert isinstance(linear, nn.Linear)
         if weight_OI.shape != linear.weight.shape:
             raise ValueError(f"{full_layer_name} is {list(weight_OI.shape)} and not {list(linear.weight.shape)}")
-        layer = QuantizedLinear(QuantizedWeight.of(weight_OI.to(self._how.dtype), self._how.kind), linear.bias)
+        layer = QuantizedLinear(QuantizedWeight.of(weight_OI, self._how.kind, self._how.dtype), linear.bias)
         let_go(weight_OI, self._how.mapped)
         for module in (layer, layer.quantized):
             vars(module)["_is_hf_initialized"] = True  # otherwise transformers would give it random numbers
