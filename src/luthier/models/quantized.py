@@ -76,8 +76,14 @@ def quantized_bytes(shape: tuple[int, int], kind: QuantizedKind) -> int:
 
 def parameter_count(model: nn.Module) -> int:
     """Return the number of weights of a model, quantised ones included."""
-    plain = sum(weight.numel() for weight in model.parameters())
-    return plain + sum(math.prod(part.shape) for part in model.modules() if isinstance(part, QuantizedWeight))
+    return sum(weight_counts(model).values())
+
+
+def weight_counts(model: nn.Module) -> dict[str, int]:
+    """Return how many weights each parameter has, and each quantised weight, by name; tied ones once."""
+    counts = {name: weight.numel() for name, weight in model.named_parameters()}
+    quantized = ((name, part) for name, part in model.named_modules() if isinstance(part, QuantizedWeight))
+    return counts | {name: math.prod(part.shape) for name, part in quantized}
 
 
 class QuantizedWeight(nn.Module, ABC):
