@@ -10,6 +10,7 @@ closed arithmetic. Choosing, time and money are not here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,8 @@ from luthier.adapters.full import Master
 from luthier.ground.plan_result import Moment, Terms
 from luthier.ground.spec import TrainSpec
 from luthier.models.planned import hearing, planned_for
-from luthier.models.quantized import parameter_count, quantize_model
+from luthier.models.quantized import parameter_count, quantize_model, weight_counts
+from luthier.objectives.base import Objective
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.planning.glibc import LARGEST_THRESHOLD, Heap
 from luthier.planning.subject import meta_model
@@ -61,6 +63,9 @@ class Prediction:
     parameters: int
     trainable_parameters: int
     engine: str
+    outside_parameters: int = 0
+    block_parameters: int = 0
+    largest_trained: int = 0
 
     @property
     def peak_bytes(self) -> int:
@@ -75,6 +80,7 @@ def predict_training(
     *,
     baseline_bytes: int,
     device: str = "cpu",
+    objective: Objective | None = None,
 ) -> Prediction:
     """Return what training needs.
 
@@ -83,9 +89,10 @@ def predict_training(
             optimizer's state is there, and the allocator has been used.
         baseline_bytes: of the process before the model is loaded (on a GPU: of its runtime).
         device: cpu, or cuda, where the allocator is not modelled.
+        objective: whose loss is traced (default: supervised finetuning).
     """
     with planned_for(device), MemoryTrace() as trace, hearing(trace.hear):
-        traced = _trace_steps(trace, config, spec, steps)
+        traced = _trace_steps(trace, config, spec, steps, objective)
     return _told(trace, traced, baseline_bytes, device)
 
 
@@ -97,10 +104,17 @@ class _Traced:
     trainable: int
     engine: str
     work: Work
+    outside: int
+    block: int
+    largest_trained: int
 
 
 def _trace_steps(
-    trace: MemoryTrace, config: PretrainedConfig, spec: TrainSpec, steps: Sequence[Sequence[Pack]]
+    trace: MemoryTrace,
+    config: PretrainedConfig,
+    spec: TrainSpec,
+    steps: Sequence[Sequence[Pack]],
+    objective: Objective | None,
 ) -> _Traced:
     model = meta_model(config, _DTYPES[base_precision(spec)])
     if (quantized := base_quantized(spec)) is not None:
@@ -111,7 +125,7 @@ def _trace_steps(
     kind.inject(model, spec.adapter, seed=spec.seed)
     trainable = kind.trainable(model)
     _label_trained(trace, trainable, model)
-    step = TorchStep(model, _Staged(trace), trainable, spec)
+    step = TorchStep(model, _Staged(trace, objective), trainable, spec)
     trace.mark("trim")
     with engine_for(model, spec) as engine:
         trace.adopt(_own_tensors(model), "weights")
@@ -125,7 +139,22 @@ def _trace_steps(
         work = trace.total_work() - before
         trace.adopt([value for name, value in step.tensors().items() if not name.startswith("weight/")], "optimizer")
         name = engine.sentence
-    return _Traced(parameters, sum(weight.numel() for weight in trainable.values()), name, work)
+    sizes = [weight.numel() for weight in trainable.values()]
+    outside, block = _parts(model)
+    return _Traced(parameters, sum(sizes), name, work, outside, block, max(sizes, default=0))
+
+
+def _parts(model: PreTrainedModel) -> tuple[int, int]:
+    """Return the weights outside of numbered blocks, and those of the largest block."""
+    outside, blocks = 0, Counter[str]()
+    for name, count in weight_counts(model).items():
+        parts = name.split(".")
+        number = next((place for place, part in enumerate(parts) if part.isdigit()), None)
+        if number is None:
+            outside += count
+        else:
+            blocks[".".join(parts[: number + 1])] += count
+    return outside, max(blocks.values(), default=0)
 
 
 def _label_trained(trace: MemoryTrace, trainable: Mapping[str, nn.Parameter], model: PreTrainedModel) -> None:
@@ -148,13 +177,12 @@ def _own_tensors(model: PreTrainedModel) -> list[Tensor]:
 
 
 class _Staged:
-    """Supervised finetuning that tells the trace where it is."""
+    """An objective that tells the trace where it is."""
 
-    name = "sft"
-
-    def __init__(self, trace: MemoryTrace) -> None:
+    def __init__(self, trace: MemoryTrace, objective: Objective | None) -> None:
         self._trace = trace
-        self._objective = SupervisedFinetuning(None)  # type: ignore[arg-type]  # the packs are there already
+        self._objective = objective or SupervisedFinetuning(None)  # type: ignore[arg-type]  # the packs are there
+        self.name = self._objective.name
 
     def encode(self, row: Row) -> Encoded:
         return self._objective.encode(row)
@@ -200,6 +228,9 @@ def _told(trace: MemoryTrace, traced: _Traced, baseline_bytes: int, device: str)
         parameters=traced.parameters,
         trainable_parameters=traced.trainable,
         engine=traced.engine,
+        outside_parameters=traced.outside,
+        block_parameters=traced.block,
+        largest_trained=traced.largest_trained,
     )
 
 

@@ -1,0 +1,361 @@
+"""Put a plan together: what is predicted, how long it takes, whether it fits, what else there is, what it costs.
+
+The parts come from the other modules of this room; here is only which of them answers which question.
+
+    answer(Question(...)).sentence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import PretrainedConfig
+
+from luthier.ground.plan_result import Cost, Moment, Parallel, PlanResult, Terms
+from luthier.ground.spec import TrainSpec
+from luthier.ground.words import exact_size, seconds, size
+from luthier.machine.catalogue import Device
+from luthier.machine.describe import environment
+from luthier.machine.prices import electricity, price_of
+from luthier.objectives.base import Objective
+from luthier.planning.choose import Chosen, Outcome, choose
+from luthier.planning.config import is_encoder_decoder
+from luthier.planning.cost import cost_of
+from luthier.planning.notes import notes_of
+from luthier.planning.pace import pace_of
+from luthier.planning.parallel import ModelSizes, network_of, parallel_notes, parallel_plan, step_s_of
+from luthier.planning.predict import Prediction, predict_training
+from luthier.planning.predict_inference import predict_inference
+from luthier.planning.scaled import predict_quickly, predict_scaled
+from luthier.planning.textbook import inference_bytes, rules
+from luthier.planning.whole_model import predict_whole
+from luthier.planning.workload import Workload
+
+TRACED_AS: Mapping[str, str] = {"cpu": "cpu", "apple": "mps", "gpu": "cuda", "tpu": "cuda"}
+VERIFIED = ("cpu",)  # kinds of devices on which predictions were held against measurements
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        method: full, lora, qlora, inference, or another adapter kind.
+        load: the heaviest step for a spec; for inference, of its length and batch.
+        baseline_bytes: of the process before the model is loaded, or of the device's runtime.
+        limit_bytes: what may be used of one device.
+        time_limit_s: of the whole run.
+        prices: a price list of the user's.
+        look_around: whether to try other settings too.
+    """
+
+    name: str
+    config: PretrainedConfig
+    spec: TrainSpec
+    method: str
+    load: Callable[[TrainSpec], Workload]
+    device: Device
+    baseline_bytes: int
+    limit_bytes: int | None = None
+    limit_source: str = ""
+    devices: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    time_limit_s: float | None = None
+    prices: Path | None = None
+    objective: Objective | None = None
+    look_around: bool = True
+    task: str | None = None
+    run: str | None = None
+    warnings: tuple[str, ...] = field(default_factory=tuple)
+
+
+def answer(question: Question) -> PlanResult:
+    """Return the plan.
+
+    Raises:
+        BadInput: the model or the device cannot be planned as asked, such as several devices without a link.
+    """
+    workload = question.load(question.spec)
+    predicted = _predict(question, question.spec, workload)
+    chosen = _chosen(question, predicted) if question.look_around and question.method != "inference" else None
+    spec = chosen.choice.spec if chosen else question.spec
+    settings = chosen.choice.settings if chosen else {}
+    if settings:
+        workload = question.load(spec)
+        predicted = _predict(question, spec, workload)
+    return _told(question, spec, workload, predicted, chosen, settings)
+
+
+def _predict(question: Question, spec: TrainSpec, workload: Workload) -> Prediction:
+    device = TRACED_AS[question.device.kind]
+    if question.method == "inference":
+        return predict_inference(
+            question.config,
+            precision=spec.precision,
+            base=spec.base,
+            seq=workload.longest,
+            batch=workload.rows,
+            baseline_bytes=question.baseline_bytes,
+            device=device,
+        )
+    return predict_quickly(lambda config: _predict_with(question, config, spec, workload), question.config)
+
+
+def _predict_with(question: Question, config: PretrainedConfig, spec: TrainSpec, workload: Workload) -> Prediction:
+    device = TRACED_AS[question.device.kind]
+    if is_encoder_decoder(config):
+        return predict_whole(
+            config,
+            spec,
+            seq=workload.longest,
+            batch=workload.rows,
+            baseline_bytes=question.baseline_bytes,
+            device=device,
+        )
+    return predict_training(
+        config,
+        spec,
+        [workload.heaviest] * 3,
+        baseline_bytes=question.baseline_bytes,
+        device=device,
+        objective=question.objective,
+    )
+
+
+# -- choosing ------------------------------------------------------------------------------------------------------
+
+
+def _chosen(question: Question, predicted: Prediction) -> Chosen:
+    """Try other settings on a model of few layers, held to the whole prediction of the spec as written."""
+    written = question.load(question.spec)
+    few = _few_layers(question, question.spec)
+    correction = predicted.peak_bytes - few.peak_bytes  # what few layers do not show of the allocator
+
+    def evaluate(spec: TrainSpec) -> Outcome:
+        workload = question.load(spec)
+        found = few if spec == question.spec else _few_layers(question, spec)
+        step_s = _step_s(question, spec, workload, found) * written.tokens / workload.tokens
+        return Outcome(_one_device(question, spec, found, workload)[0].total + correction, step_s)
+
+    return choose(
+        question.spec,
+        evaluate,
+        question.limit_bytes,
+        time_limit_s=question.time_limit_s,
+        steps=written.steps,
+        has_gpu=question.device.kind == "gpu",
+        layers=int(getattr(question.config, "num_hidden_layers", 0)) or None,
+    )
+
+
+def _few_layers(question: Question, spec: TrainSpec) -> Prediction:
+    workload = question.load(spec)
+    return predict_scaled(lambda config: _predict_with(question, config, spec, workload), question.config)
+
+
+def _precision_of(spec: TrainSpec) -> str:
+    return "tf32" if spec.precision == "fp32" and spec.tf32 else spec.precision
+
+
+def _step_s(question: Question, spec: TrainSpec, workload: Workload, predicted: Prediction) -> float:
+    mode: Literal["training", "decode"] = "decode" if question.method == "inference" else "training"
+    share = predicted.work * (1 / question.devices)
+    pace = pace_of(share, question.device, _precision_of(spec), tokens=workload.tokens, mode=mode)
+    return pace.step_s
+
+
+def _one_device(
+    question: Question, spec: TrainSpec, predicted: Prediction, workload: Workload
+) -> tuple[Terms, Parallel | None]:
+    """Return the terms of one of the devices, and what they exchange; each computes a whole pack at a time."""
+    if question.devices < 2 or question.method == "inference":
+        return predicted.terms, None
+    return parallel_plan(
+        predicted.terms,
+        _sizes(predicted, spec),
+        question.strategy,
+        question.devices,
+        arithmetic_s=_step_s(question, spec, workload, predicted),
+        network=network_of(question.device, question.devices),
+        packs=max(1, -(-len(workload.heaviest) // question.devices)),
+    )
+
+
+def _sizes(predicted: Prediction, spec: TrainSpec) -> ModelSizes:
+    whole = predicted.trainable_parameters >= predicted.parameters
+    itemsize = {"int8": 1.0, "nf4": 0.52, "fp32": 4.0, "bf16": 2.0}.get(str(spec.base), None)
+    return ModelSizes(
+        frozen=0 if whole else predicted.parameters,
+        trained=predicted.trainable_parameters,
+        outside=predicted.outside_parameters,
+        block=predicted.block_parameters,
+        weight_bytes=itemsize or (4.0 if spec.precision == "fp32" else 2.0),
+        largest_trained=predicted.largest_trained,
+        whole_trained=whole,
+    )
+
+
+# -- what is told --------------------------------------------------------------------------------------------------
+
+
+def _told(
+    question: Question,
+    spec: TrainSpec,
+    workload: Workload,
+    predicted: Prediction,
+    chosen: Chosen | None,
+    settings: dict[str, Any],
+) -> PlanResult:
+    terms, parallel = _one_device(question, spec, predicted, workload)
+    is_inference = question.method == "inference"
+    steps = None if workload.steps is None or not workload.all_tokens else workload.all_tokens / workload.tokens
+    pace = pace_of(
+        predicted.work * (1 / question.devices),
+        question.device,
+        _precision_of(spec),
+        tokens=workload.rows if is_inference else workload.tokens,
+        mode="decode" if is_inference else "training",
+    )
+    step_s = step_s_of(parallel) if parallel else pace.step_s
+    total_s = None if steps is None else steps * step_s
+    pace = pace.model_copy(
+        update={"step_s": step_s, "steps": workload.steps, "total_s": total_s, "tokens_per_s": _rate(pace, step_s)}
+    )
+    fits = None if question.limit_bytes is None else terms.total <= question.limit_bytes
+    notes = notes_of(question.config, spec, predicted, workload, question.method)
+    if parallel:
+        notes = [*notes, *parallel_notes(_sizes(predicted, spec), parallel.strategy, parallel.devices)]
+    precision = str(spec.base or spec.precision)
+    return PlanResult(
+        task=question.task,
+        run=question.run,
+        model=question.name,
+        architecture=_architecture(question.config, predicted),
+        parameters=predicted.parameters,
+        trainable_parameters=predicted.trainable_parameters,
+        method=question.method,
+        settings=_settings(spec, question.method),
+        device=question.device.name,
+        device_source=question.device.source,
+        verified=question.device.kind in VERIFIED and question.device.measured and not parallel,
+        seq=workload.longest,
+        batch=workload.rows,
+        terms=terms,
+        notes=notes,
+        peak_bytes=terms.total,
+        peak_at=predicted.peak_at,
+        moments=_moments(predicted, terms),
+        baseline_bytes=question.baseline_bytes,
+        textbook_bytes=inference_bytes(predicted.parameters, precision) if is_inference else None,
+        rules=rules(
+            predicted.parameters,
+            spec.precision,
+            question.method,
+            adapter_parameters=predicted.trainable_parameters,
+            base=spec.base,
+        ),
+        step_s=step_s,
+        total_s=total_s,
+        pace=pace,
+        fits=fits,
+        limit_bytes=question.limit_bytes,
+        limit_source=question.limit_source,
+        choice=settings,
+        concessions=chosen.concessions if chosen else [],
+        frontier=chosen.frontier if chosen else [],
+        smallest_bytes=min(chosen.smallest_bytes, terms.total) if chosen else None,
+        parallel=parallel,
+        cost=_cost(question, total_s),
+        break_even=None,
+        measured=None,
+        warnings=[*question.warnings, *_warnings(question, spec)],
+        sentence=_sentence(question, terms, chosen, fits, step_s, total_s),
+        environment=environment(spec.seed),
+        seconds=0.0,
+    )
+
+
+def _rate(pace: Any, step_s: float) -> float:
+    return float(pace.tokens_per_s * pace.step_s / step_s) if step_s else 0.0
+
+
+def _moments(predicted: Prediction, terms: Terms) -> list[Moment]:
+    """Return the stages; with several devices they are those of one, whose terms are smaller."""
+    less = predicted.terms.total - terms.total
+    return [replace_bytes(moment, max(0, moment.peak_bytes - less)) for moment in predicted.moments]
+
+
+def replace_bytes(moment: Moment, peak_bytes: int) -> Moment:
+    """Return the moment with another peak."""
+    return moment.model_copy(update={"peak_bytes": peak_bytes})
+
+
+def _architecture(config: PretrainedConfig, predicted: Prediction) -> str:
+    name = (getattr(config, "architectures", None) or [config.model_type])[0]
+    layers = getattr(config, "num_hidden_layers", None)
+    return f"{name}, {predicted.parameters / 1e6:,.1f}M parameters" + (f", {layers} layers" if layers else "")
+
+
+_SHOWN = (
+    "precision", "base", "checkpointing", "mlp_tile", "optimizer", "optimizer_in_backward", "layers_in_turn",
+    "pack_tokens", "rows_per_step", "tokens_per_step", "max_length",
+)  # fmt: skip
+
+
+def _settings(spec: TrainSpec, method: str) -> dict[str, Any]:
+    if method == "inference":
+        return {"precision": spec.precision, "base": spec.base}
+    shown = {f"train.{key}": getattr(spec, key) for key in _SHOWN}
+    adapter = {"train.adapter.kind": spec.adapter.kind}
+    if spec.adapter.kind == "full":
+        adapter["train.adapter.masters"] = spec.adapter.masters
+    else:
+        adapter |= {"train.adapter.rank": spec.adapter.rank, "train.adapter.layers": spec.adapter.layers}  # type: ignore[dict-item]
+    return {**adapter, **shown}
+
+
+def _cost(question: Question, total_s: float | None) -> Cost | None:
+    if total_s is None:
+        return None
+    price = price_of(question.device, question.prices)
+    return cost_of(total_s, question.device, question.devices, price, electricity(question.prices))
+
+
+def _warnings(question: Question, spec: TrainSpec) -> list[str]:
+    said = []
+    if question.device.kind not in VERIFIED:
+        said.append("Unverified: predictions for such devices were never held against a measurement.")
+    if spec.precision == "fp16" or (spec.base, spec.precision) == ("fp32", "bf16"):
+        said.append("Casts of mixed arithmetic are not traced: what is told is the memory of float32 arithmetic.")
+    return said
+
+
+def _sentence(
+    question: Question, terms: Terms, chosen: Chosen | None, fits: bool | None, step_s: float, total_s: float | None
+) -> str:
+    what = f"{question.name}, {question.method}, needs {exact_size(terms.total)}"
+    where = f" on {'each of ' + str(question.devices) + ' x ' if question.devices > 1 else ''}{question.device.name}"
+    time = f" {seconds(step_s)} a {'token' if question.method == 'inference' else 'step'}"
+    time += f", {seconds(total_s)} in all" if total_s is not None else ""
+    if fits is None:
+        return f"{what}{where};{time}."
+    limit = f"{exact_size(question.limit_bytes or 0)} ({question.limit_source})"
+    if fits:
+        how = f" with {_said(chosen.choice.settings)}" if chosen and chosen.choice.settings else ""
+        return f"{what}{how}{where} and fits into {limit};{time}."
+    least = ""
+    if chosen is not None:
+        least = f"; the smallest that was found needs {size(min(chosen.smallest_bytes, terms.total))}"
+    return f"{what}{where} and does not fit into {limit}{least}."
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.removeprefix('train.')}: {value}" for key, value in settings.items())
+
+
+def without_looking(question: Question) -> Question:
+    """Return the question without other settings."""
+    return replace(question, look_around=False)

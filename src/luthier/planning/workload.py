@@ -1,0 +1,84 @@
+"""What a plan plans for: the heaviest step of a run, and how many tokens there are in all.
+
+The steps are those that training would take (`luthier.training.batches`), so that the heaviest is a real one. Without
+rows, made-up ones of one length stand in. Nothing is predicted here.
+
+    load = workload_of(rows, TrainSpec()); load.heaviest[0].ids_T
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from luthier.ground.spec import TrainSpec
+from luthier.rows.types import Encoded, Pack
+from luthier.training.batches import PlannedStep, plan_steps, step_packs
+from luthier.training.loop import PACK_TOKENS
+
+_LOOKED_AT = 8  # steps with the most tokens, of which the one with the largest pack is taken
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The heaviest step and the whole run.
+
+    Attributes:
+        heaviest: the packs of the step that needs the most memory.
+        tokens: of that step, each row counted in full.
+        rows: of that step.
+        longest: tokens of its longest row.
+        steps: of the run; None if it is not known.
+        all_tokens: of the run.
+    """
+
+    heaviest: tuple[Pack, ...]
+    tokens: int
+    rows: int
+    longest: int
+    steps: int | None = None
+    all_tokens: int | None = None
+
+
+def workload_of(rows: Sequence[Encoded], spec: TrainSpec, *, shares: bool = False) -> Workload:
+    """Return the heaviest step of a run over `rows`.
+
+    Args:
+        shares: whether common beginnings are computed once (the native kernels of the fast engine).
+    """
+    lengths = [len(row) for row in rows]
+    plan = plan_steps(lengths, spec)
+    weigh = {step: sum(lengths[row] for row in step.rows) for step in plan}
+    candidates = sorted(weigh, key=lambda step: weigh[step], reverse=True)[:_LOOKED_AT]
+    packs = {step: _packs(rows, step, spec, shares) for step in candidates}
+    heaviest = max(candidates, key=lambda step: (max(len(pack.ids_T) for pack in packs[step]), weigh[step]))
+    return Workload(
+        heaviest=packs[heaviest],
+        tokens=weigh[heaviest],
+        rows=len(heaviest.rows),
+        longest=max(lengths[row] for row in heaviest.rows),
+        steps=len(plan),
+        all_tokens=sum(weigh[step] for step in plan),
+    )
+
+
+def heaviest_rows(rows: Sequence[Encoded], spec: TrainSpec) -> list[list[Encoded]]:
+    """Return the rows of the two steps with the most tokens, the heavier first."""
+    lengths = [len(row) for row in rows]
+    plan = sorted(plan_steps(lengths, spec), key=lambda step: sum(lengths[row] for row in step.rows), reverse=True)
+    return [[rows[row] for row in step.rows] for step in plan[:2]]
+
+
+def made_up(seq: int, batch: int, spec: TrainSpec, *, targets: float = 1.0) -> Workload:
+    """Return a step of `batch` rows of `seq` tokens, of which the last share `targets` are predicted."""
+    random = np.random.default_rng(0)
+    is_target = np.arange(seq) >= min(seq - 1, round(seq * (1 - targets)))
+    rows = [Encoded(random.integers(0, 1000, seq), is_target, f"row {number + 1}") for number in range(batch)]
+    packs = _packs(rows, PlannedStep(0, tuple(range(batch))), spec, share=False)
+    return Workload(heaviest=packs, tokens=seq * batch, rows=batch, longest=seq)
+
+
+def _packs(rows: Sequence[Encoded], step: PlannedStep, spec: TrainSpec, share: bool) -> tuple[Pack, ...]:
+    return tuple(step_packs(rows, step, spec.pack_tokens or PACK_TOKENS, share))
