@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from luthier.models.planned import hearing, planned_for
 from luthier.models.quantized import parameter_count, quantize_model, weight_counts
 from luthier.objectives.base import Objective
 from luthier.objectives.sft import SupervisedFinetuning
-from luthier.planning.glibc import LARGEST_THRESHOLD, Heap
+from luthier.planning.replay import replayed
 from luthier.planning.subject import meta_model
 from luthier.planning.trace import Block, MemoryTrace
 from luthier.planning.work import Work
@@ -41,7 +40,7 @@ from luthier.training.step import TorchStep
 # fitted on the ten calibration cells of benchmarks/plan_accuracy.py.
 PROCESS_BYTES = 112_000_000
 PROCESS_FULL_BYTES = 30_000_000
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,11 @@ def predict_training(
     """
     with planned_for(device), MemoryTrace() as trace, hearing(trace.hear):
         traced = _trace_steps(trace, config, spec, steps, objective)
-    return _told(trace, traced, baseline_bytes, device)
+    return told(trace, traced, baseline_bytes, device)
 
 
 @dataclass
-class _Traced:
+class Traced:
     """What the trace is about."""
 
     parameters: int
@@ -115,8 +114,8 @@ def _trace_steps(
     spec: TrainSpec,
     steps: Sequence[Sequence[Pack]],
     objective: Objective | None,
-) -> _Traced:
-    model = meta_model(config, _DTYPES[base_precision(spec)])
+) -> Traced:
+    model = meta_model(config, DTYPES[base_precision(spec)])
     if (quantized := base_quantized(spec)) is not None:
         quantize_model(model, quantized)
     trace.adopt([*model.parameters(), *model.buffers()], "weights")
@@ -141,7 +140,7 @@ def _trace_steps(
         name = engine.sentence
     sizes = [weight.numel() for weight in trainable.values()]
     outside, block = _parts(model)
-    return _Traced(parameters, sum(sizes), name, work, outside, block, max(sizes, default=0))
+    return Traced(parameters, sum(sizes), name, work, outside, block, max(sizes, default=0))
 
 
 def _parts(model: PreTrainedModel) -> tuple[int, int]:
@@ -199,29 +198,19 @@ class _Staged:
 # -- what is told --------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Replay:
-    """The run through an allocator: the event of the peak, and the most bytes in tensors at each stage."""
-
-    peak_event: int = 0
-    peak_bytes: int = 0
-    by_stage: dict[str, int] = field(default_factory=dict)
-
-
-def _told(trace: MemoryTrace, traced: _Traced, baseline_bytes: int, device: str) -> Prediction:
-    replay = _replayed(trace, device)
-    live = _live_at(trace, replay.peak_event)
+def told(trace: MemoryTrace, traced: Traced, baseline_bytes: int, device: str) -> Prediction:
+    """Return what a trace of steps says."""
+    replay = replayed(trace, device, stage_of)
     sizes: dict[str, int] = {}
     forward_ends = trace.marks.get("forward_end", [])
-    for block in live:
+    for block in replay.live:
         term = _term_of(block, forward_ends)
         sizes[term] = sizes.get(term, 0) + block.bytes
     beside = baseline_bytes + (_process_bytes(traced) if device == "cpu" else 0)
-    waste = replay.peak_bytes - sum(block.bytes for block in live)
-    terms = Terms(overhead_bytes=beside + waste, **{f"{term}_bytes": size for term, size in sizes.items()})
+    terms = Terms(overhead_bytes=beside + replay.waste_bytes, **{f"{term}_bytes": size for term, size in sizes.items()})
     return Prediction(
         terms=terms,
-        moments=tuple(Moment(stage=stage, peak_bytes=size + beside + waste) for stage, size in replay.by_stage.items()),
+        moments=replay.moments(beside),
         peak_at=_peak_at(trace, replay.peak_event),
         work=traced.work,
         live_bytes=trace.live_peak_bytes(trace.marks["step"][0], trace.marks["step_end"][-1]),
@@ -234,55 +223,8 @@ def _told(trace: MemoryTrace, traced: _Traced, baseline_bytes: int, device: str)
     )
 
 
-def _process_bytes(traced: _Traced) -> int:
+def _process_bytes(traced: Traced) -> int:
     return PROCESS_BYTES + (PROCESS_FULL_BYTES if traced.trainable == traced.parameters else 0)
-
-
-def _replayed(trace: MemoryTrace, device: str) -> _Replay:
-    """Replay the events; only what happens within steps counts for the peak."""
-    allocator: Any = Heap(LARGEST_THRESHOLD) if device == "cpu" else _Exact()
-    trims, begin, end = set(trace.marks.get("trim", ())), trace.marks["step"][0], trace.marks["step_end"][-1]
-    numbers: dict[int, int] = {}
-    replay, used = _Replay(), 0
-    for place, event in enumerate(trace.events[:end]):
-        if place in trims:
-            allocator.trim()
-        index = abs(event) - 1
-        used += trace.blocks[index].bytes * (1 if event > 0 else -1)
-        if event < 0:
-            allocator.free(numbers.pop(index))
-            continue
-        numbers[index] = allocator.malloc(trace.blocks[index].bytes)
-        if place < begin:
-            continue
-        now, stage = allocator.resident_bytes, stage_of(trace.blocks[index])
-        replay.by_stage[stage] = max(replay.by_stage.get(stage, 0), used)
-        if now > replay.peak_bytes:
-            replay.peak_bytes, replay.peak_event = now, place
-    return replay
-
-
-class _Exact:
-    """An allocator that wastes only what rounding to 512 bytes does, as CUDA's does at least."""
-
-    def __init__(self) -> None:
-        self.resident_bytes = 0
-        self._sizes: list[int] = []
-
-    def malloc(self, size: int) -> int:
-        self._sizes.append(-(-size // 512) * 512)
-        self.resident_bytes += self._sizes[-1]
-        return len(self._sizes) - 1
-
-    def free(self, number: int) -> None:
-        self.resident_bytes -= self._sizes[number]
-
-    def trim(self) -> None:
-        """Nothing is kept that could be given back."""
-
-
-def _live_at(trace: MemoryTrace, event: int) -> list[Block]:
-    return [block for block in trace.blocks if block.made <= event and (block.freed is None or block.freed > event)]
 
 
 def stage_of(block: Block) -> str:
