@@ -5,7 +5,8 @@ algorithm, 3 another thing trained. The rule, in this order:
 
 1. If the spec fits as it is written (memory, and the time if there is a limit), it stays. Only a change of tier 1 that
    is more than 5 % faster is made.
-2. Otherwise the lowest tier in which something fits, and in it the fastest; of those equally fast the least change.
+2. Otherwise the lowest tier in which something fits, and in it the fastest; of those equally fast the least change. In
+   tier 3, whose options train less than was asked for, what loses the least, and of that the fastest.
 3. If nothing keeps the time too, memory decides, and the sentence says so.
 4. Keys that the task file sets are never changed, unless nothing fits without; then the sentence says so.
 5. If nothing fits even then, the choice is the smallest that was tried.
@@ -22,10 +23,10 @@ from typing import Any
 
 from luthier.ground.plan_result import Concession, FrontierPoint
 from luthier.ground.spec import TrainSpec
-from luthier.ground.words import change, exact_size, seconds
+from luthier.ground.words import exact_size, seconds
 from luthier.planning.levers import SAME, TRAINED, applied, difference, label_of, options_of, written_keys
-from luthier.planning.search import TIE, Combination, Evaluate, Outcome, Search, tier_of
-from luthier.planning.tradeoffs import concessions_of, frontier_of
+from luthier.planning.search import Combination, Evaluate, Outcome, Search, tier_of
+from luthier.planning.tradeoffs import concessions_of, frontier_of, time_change
 
 __all__ = ["Choice", "Chosen", "Evaluate", "Outcome", "applied", "choose", "difference"]
 
@@ -72,19 +73,6 @@ class Chosen:
     tried: int
 
 
-@dataclass(frozen=True)
-class _TimeLimit:
-    """The limit of the whole run; no limit where one of the numbers is missing."""
-
-    limit_s: float | None
-    steps: int | None
-
-    def keeps(self, outcome: Outcome) -> bool | None:
-        if self.limit_s is None or self.steps is None:
-            return None
-        return self.steps * outcome.step_s <= self.limit_s
-
-
 def choose(
     spec: TrainSpec,
     evaluate: Evaluate,
@@ -109,33 +97,36 @@ def choose(
     Raises:
         BadInput, Refused: the spec as written cannot be evaluated.
     """
-    search = Search(spec, evaluate, limit_bytes, options_of(spec, layers, has_gpu), evaluations)
-    time = _TimeLimit(time_limit_s, steps)
-    combination = _without_need(search, _chosen(search, time), time)
+    step_limit_s = time_limit_s / steps if time_limit_s is not None and steps else None
+    options = options_of(spec, layers, has_gpu)
+    search = Search(spec, evaluate, limit_bytes, options, evaluations, step_limit_s or float("inf"))
+    combination = search.simplified(_chosen(search))
     _look_at_all(search)
-    smallest = search.smallest()
     return Chosen(
-        choice=_choice(search, combination, time),
+        choice=_choice(search, combination, steps),
         concessions=concessions_of(search, combination),
         frontier=frontier_of(search, combination),
-        smallest_bytes=search.found[smallest].peak_bytes,
+        smallest_bytes=search.found[search.smallest()].peak_bytes,
         tried=search.tried,
     )
 
 
-def _chosen(search: Search, time: _TimeLimit) -> Combination:
+def _chosen(search: Search) -> Combination:
     for keep_written in (True, False):
-        fitting: list[Combination] = []
         for tier in range(SAME, TRAINED + 1):
             search.explore(tier, keep_written)
-            fitting = [best for low in range(tier + 1) if (best := search.best(low, keep_written)) is not None]
-            for best in fitting:
-                if time.keeps(search.found[best]) is not False:
-                    return best or _much_faster(search)
-        if fitting:
-            return fitting[0] or _much_faster(search)
+            if (best := _lowest(search, tier, keep_written, in_time=True)) is not None:
+                return best or _much_faster(search)
+        if (best := _lowest(search, TRAINED, keep_written, in_time=False)) is not None:
+            return best or _much_faster(search)
     _look_at_all(search)
     return search.smallest()
+
+
+def _lowest(search: Search, tier: int, keep_written: bool, in_time: bool) -> Combination | None:
+    """Return the best of the lowest tier in which something was found, up to `tier`."""
+    found = (search.best(low, keep_written, in_time) for low in range(tier + 1))
+    return next((best for best in found if best is not None), None)
 
 
 def _look_at_all(search: Search) -> None:
@@ -150,54 +141,39 @@ def _much_faster(search: Search) -> Combination:
     return best if best and search.found[best].step_s < search.found[()].step_s * (1 - FASTER) else ()
 
 
-def _without_need(search: Search, combination: Combination, time: _TimeLimit) -> Combination:
-    """Take back what is not needed: what fits may not become slower, what does not fit not larger."""
-    found = search.found[combination]
-
-    def is_good(outcome: Outcome) -> bool:
-        if not search.fits(combination):
-            return outcome.peak_bytes <= found.peak_bytes
-        fits = search.limit_bytes is None or outcome.peak_bytes <= search.limit_bytes
-        no_slower = outcome.step_s <= found.step_s * (1 + TIE) and (not time.keeps(found) or bool(time.keeps(outcome)))
-        return fits and no_slower
-
-    return search.simplified(combination, is_good)
-
-
-def _choice(search: Search, combination: Combination, time: _TimeLimit) -> Choice:
+def _choice(search: Search, combination: Combination, steps: int | None) -> Choice:
     spec = search.spec_of(combination)
     assert spec is not None  # it was evaluated
     settings = difference(search.spec, spec)
     overridden = tuple(sorted(settings.keys() & written_keys(search.spec)))
+    limited = search.step_limit_s < float("inf")
     return Choice(
         settings=settings,
         spec=spec,
         outcome=search.found[combination],
         tier=tier_of(combination),
         fits=search.fits(combination),
-        keeps_time=time.keeps(search.found[combination]),
+        keeps_time=search.is_in_time(combination) if limited else None,
         overridden=overridden,
-        sentence=_sentence(search, combination, overridden, time),
+        sentence=_sentence(search, combination, overridden)
+        + (_time(search, combination, steps or 1) if limited else ""),
     )
 
 
-def _sentence(search: Search, combination: Combination, overridden: tuple[str, ...], time: _TimeLimit) -> str:
+def _sentence(search: Search, combination: Combination, overridden: tuple[str, ...]) -> str:
     found, written = search.found[combination], search.found[()]
-    name = label_of(combination)
-    size = exact_size(found.peak_bytes)
+    name, size = label_of(combination), exact_size(found.peak_bytes)
     limit = exact_size(search.limit_bytes) if search.limit_bytes is not None else ""
     although = f", although the task file sets it ({', '.join(overridden)})" if overridden else ""
-    slower = f", {change(found.step_s / written.step_s - 1)} time" if combination else ""
+    slower = f", {time_change(found.step_s / written.step_s - 1)}" if combination else ""
     if not search.fits(combination):
         return f"Nothing that was tried fits in {limit}; the smallest ({name}) needs {size}{slower}{although}."
     within = f"{size} of {limit}" if limit else size
-    return f"{name[0].upper()}{name[1:]}: {within}{slower}{although}.{_time_sentence(found, time)}"
+    return f"{'With ' + name if combination else 'As written'}: {within}{slower}{although}."
 
 
-def _time_sentence(found: Outcome, time: _TimeLimit) -> str:
-    if time.limit_s is None or time.steps is None:
-        return ""
-    total = seconds(time.steps * found.step_s)
-    if time.keeps(found):
-        return f" It takes {total} of {seconds(time.limit_s)}."
-    return f" It takes {total}: nothing that was tried and fits keeps the limit of {seconds(time.limit_s)}."
+def _time(search: Search, combination: Combination, steps: int) -> str:
+    total, limit = seconds(steps * search.found[combination].step_s), seconds(steps * search.step_limit_s)
+    if search.is_in_time(combination):
+        return f" It takes {total} of {limit}."
+    return f" It takes {total}: nothing that was tried and fits keeps the limit of {limit}."

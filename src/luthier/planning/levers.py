@@ -43,6 +43,7 @@ class Option:
         changes: dotted keys and values; what the option needs beside its own key is among them.
         tier: 1 same mathematics, 2 another algorithm, 3 another thing trained.
         note: what it costs beside time; empty in tier 1.
+        loss: how much less it trains than the spec, ranked by judgement; 0 below tier 3.
         is_leaner: whether it is there to save memory; otherwise to save time.
     """
 
@@ -51,6 +52,7 @@ class Option:
     changes: tuple[tuple[str, Any], ...]
     tier: int = SAME
     note: str = ""
+    loss: int = 0
     is_leaner: bool = True
 
 
@@ -131,7 +133,7 @@ def _precision(spec: TrainSpec) -> Iterator[Option]:
     if spec.precision != "bf16":
         base = (("train.base", "bf16"),) if spec.base == "fp32" else ()
         changes = (("train.precision", "bf16"), *base)
-        yield Option("precision", "bf16 arithmetic", changes, TRAINED, "weights and arithmetic of 8 bits' precision")
+        yield Option("precision", "bf16 arithmetic", changes, TRAINED, "computes with 8 significant bits", loss=1)
 
 
 def _kind(spec: TrainSpec) -> Iterator[Option]:
@@ -139,7 +141,7 @@ def _kind(spec: TrainSpec) -> Iterator[Option]:
         masters = (("train.adapter.masters", "fp32"),) if spec.adapter.masters == "none" else ()
         changes = (("train.adapter.kind", "lora"), *masters)
         note = "trains adapters alone, with a learning rate of their own"
-        yield Option("kind", f"LoRA of rank {spec.adapter.rank}", changes, TRAINED, note)
+        yield Option("kind", f"LoRA of rank {spec.adapter.rank}", changes, TRAINED, note, loss=4)
 
 
 def _base(spec: TrainSpec) -> Iterator[Option]:
@@ -152,16 +154,18 @@ def _base(spec: TrainSpec) -> Iterator[Option]:
 
 def _rank(spec: TrainSpec) -> Iterator[Option]:
     rank = spec.adapter.rank
-    for smaller in _smaller(rank, (rank // 2, _LEAST_RANK), _LEAST_RANK):
+    for loss, smaller in enumerate(_smaller(rank, (rank // 2, _LEAST_RANK), _LEAST_RANK), start=1):
         alpha = spec.adapter.alpha * smaller / rank  # the update keeps its scale
         changes = (("train.adapter.rank", smaller), ("train.adapter.alpha", alpha))
-        yield Option("rank", f"rank {smaller}", changes, TRAINED, "trains fewer weights")
+        yield Option("rank", f"rank {smaller}", changes, TRAINED, "trains fewer weights", loss)
 
 
 def _layers(spec: TrainSpec, layers: int | None) -> Iterator[Option]:
-    for fewer in _smaller(spec.adapter.layers or layers, (layers // 2, _LEAST_LAYERS)) if layers else ():
+    if layers is None:
+        return
+    for loss, fewer in enumerate(_smaller(spec.adapter.layers or layers, (layers // 2, _LEAST_LAYERS)), start=2):
         label = f"adapters in the last {many(fewer, 'layer')}"
-        yield Option("layers", label, (("train.adapter.layers", fewer),), TRAINED, "trains fewer weights")
+        yield Option("layers", label, (("train.adapter.layers", fewer),), TRAINED, "trains fewer weights", loss)
 
 
 def _masters(spec: TrainSpec) -> Iterator[Option]:
@@ -172,7 +176,7 @@ def _masters(spec: TrainSpec) -> Iterator[Option]:
     if spec.layers_in_turn is None:
         needed = none if base_precision(spec) == "bf16" else ()
         changes = (("train.layers_in_turn", 1), *needed)
-        yield Option("masters", "one layer at a time", changes, TRAINED, "trains one layer in each step")
+        yield Option("masters", "one layer at a time", changes, TRAINED, "trains one layer in each step", loss=4)
 
 
 def _optimizer(spec: TrainSpec) -> Iterator[Option]:
@@ -221,14 +225,15 @@ def _tiles(spec: TrainSpec) -> Iterator[Option]:
 def _less_per_step(spec: TrainSpec) -> Iterator[Option]:
     note = "changes the training: smaller and more steps"
     if (rows := spec.rows_per_step) is not None:
-        for fewer in _smaller(rows, (rows // 2, rows // 4)):
+        for loss, fewer in enumerate(_smaller(rows, (rows // 2, rows // 4)), start=1):
             label = f"{many(fewer, 'row')} a step"
-            yield Option("less_per_step", label, (("train.rows_per_step", fewer),), TRAINED, note)
+            yield Option("less_per_step", label, (("train.rows_per_step", fewer),), TRAINED, note, loss)
         return
     tokens = spec.tokens_per_step
-    for fewer in _smaller(tokens, (tokens // 2, tokens // 4), _LEAST_TOKENS_PER_STEP):
+    smaller = _smaller(tokens, (tokens // 2, tokens // 4), _LEAST_TOKENS_PER_STEP)
+    for loss, fewer in enumerate(smaller, start=1):
         label = f"{count(fewer)} tokens a step"
-        yield Option("less_per_step", label, (("train.tokens_per_step", fewer),), TRAINED, note)
+        yield Option("less_per_step", label, (("train.tokens_per_step", fewer),), TRAINED, note, loss)
 
 
 # -- where a lever works -------------------------------------------------------------------------------------------

@@ -13,11 +13,12 @@ from typing import Any
 
 from luthier.ground.plan_result import Concession, FrontierPoint
 from luthier.ground.words import change, size_change
-from luthier.planning.levers import SAME, difference, label_of
+from luthier.planning.levers import ALGORITHM, SAME, difference, label_of
 from luthier.planning.search import Combination, Outcome, Search, tier_of
 
 MOST = 10  # concessions
 PER_LEVER = 2
+MOST_NOTES = 2
 LEAST_SAVING = 0.005  # of the peak as written; less is not worth a line
 LEAST_SPEED = 0.01
 
@@ -25,10 +26,10 @@ LEAST_SPEED = 0.01
 def concessions_of(search: Search, chosen: Combination) -> list[Concession]:
     """Return what single options would do to the spec as written, the most useful first.
 
-    Useful is what saves many bytes for little time; behind these come options that save time alone. The chosen and the
-    smallest combination are there too, if they do something. Keys that the task file sets are shown like others.
+    Useful is what saves many bytes for little time; behind these come options that save time alone. The chosen
+    combination is there too. Keys that the task file sets are shown like others.
     """
-    told = dict.fromkeys(each for each in (chosen, search.smallest()) if each and _does_something(search, each))
+    told = {chosen: None} if chosen and _does_something(search, chosen) else {}
     counts: dict[str, int] = {}
     for lever, combination in sorted(_singles(search), key=lambda single: _usefulness(search, single[1]), reverse=True):
         if counts.get(lever, 0) < PER_LEVER and len(told) < MOST and combination not in told:
@@ -68,20 +69,33 @@ def pareto(found: Mapping[Combination, Outcome], first: Combination = ()) -> set
     return kept
 
 
+def time_change(share: float) -> str:
+    """Return `+31 % time`, or `same time`."""
+    said = change(share)
+    return "same time" if said.startswith("0") else f"{said} time"
+
+
+def _bytes_change(number: int) -> str:
+    return size_change(number) if number else "same memory"
+
+
 def _beats(a: Outcome, b: Outcome) -> bool:
     return a != b and a.peak_bytes <= b.peak_bytes and a.step_s <= b.step_s
 
 
 def _singles(search: Search) -> Iterator[tuple[str, Combination]]:
-    """Yield lever and combination of every option by itself that does something, none twice."""
+    """Yield lever and combination of every option by itself that does something, no outcome twice.
+
+    What needs another option is there too (nf4 needs LoRA), but not what would make that train still less.
+    """
     outcomes: set[Outcome] = set()
     for option in search.options:
-        combination = search.alone(option, search.options)
-        if combination in search.found and _does_something(search, combination):
-            outcome = search.found[combination]
-            if outcome not in outcomes:
-                outcomes.add(outcome)
-                yield option.lever, combination
+        alone = search.alone(option, search.options)
+        if alone is None or alone not in search.found or (len(alone) > 1 and option.loss):
+            continue
+        if _does_something(search, alone) and search.found[alone] not in outcomes:
+            outcomes.add(search.found[alone])
+            yield option.lever, alone
 
 
 def _does_something(search: Search, combination: Combination) -> bool:
@@ -102,7 +116,6 @@ def _concession(search: Search, combination: Combination) -> Concession:
     found, written = search.found[combination], search.found[()]
     settings = _settings(search, combination)
     saved, slower = found.peak_bytes - written.peak_bytes, found.step_s / written.step_s - 1
-    notes = dict.fromkeys(option.note for option in combination if option.note)
     return Concession(
         option=", ".join(f"{key.removeprefix('train.')}: {_yaml(value)}" for key, value in settings.items()),
         settings=settings,
@@ -112,8 +125,18 @@ def _concession(search: Search, combination: Combination) -> Concession:
         step_change=slower,
         fits=_fits(search, combination),
         same_mathematics=tier_of(combination) <= SAME,
-        sentence="; ".join([f"{label_of(combination)}: {size_change(saved)}, {change(slower)} time", *notes]),
+        sentence="; ".join(
+            [f"{label_of(combination)}: {_bytes_change(saved)}, {time_change(slower)}", *_notes(combination)]
+        ),
     )
+
+
+def _notes(combination: Combination) -> list[str]:
+    """Return what a combination costs beside time; of many things only the gravest."""
+    notes = list(dict.fromkeys(option.note for option in combination if option.note))
+    if len(notes) <= MOST_NOTES:
+        return notes
+    return ["another algorithm" if tier_of(combination) == ALGORITHM else "changes the training"]
 
 
 def _settings(search: Search, combination: Combination) -> dict[str, Any]:
