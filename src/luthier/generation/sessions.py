@@ -56,12 +56,22 @@ class SlotSession:
         self.padded = bool(self.pads_B.any())
 
     def prefill(self) -> Tensor:
-        rows, total = self.ids_BT.shape
         logits_BV = torch.empty(0)
-        while self.length < total:
-            chunk = self._chunk(rows, self.length)
-            logits_BV = self._forward(self.ids_BT[:, self.length : self.length + chunk])
+        for tokens in self.passes():
+            logits_BV = self.read(tokens)
         return logits_BV
+
+    def passes(self) -> list[int]:
+        """Return how many tokens of each prompt every forward pass of `prefill` reads."""
+        rows, total = self.ids_BT.shape
+        sizes: list[int] = []
+        while (start := sum(sizes)) < total:
+            sizes.append(min(self._chunk(rows, start), total - start))
+        return sizes
+
+    def read(self, tokens: int) -> Tensor:
+        """Read the next tokens of each prompt and return the scores of what follows, [B, V]."""
+        return self._forward(self.ids_BT[:, self.length : self.length + tokens])
 
     def step(self, ids_B: Tensor) -> Tensor:
         return self._forward(ids_B.unsqueeze(1))

@@ -25,6 +25,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
 from luthier.models.packed import NAME as PACKED
+from luthier.models.planned import device_type
 
 ATTENTION = "luthier_slots"
 GROWTH = 1.5
@@ -158,7 +159,7 @@ def kept_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
 
     float32 on a CPU: its batched products read a float32 view where it lies, but copy a bfloat16 one first.
     """
-    return torch.float32 if device.type == "cpu" else dtype
+    return torch.float32 if device_type(device) == "cpu" else dtype
 
 
 def has_full_attention(model: PreTrainedModel) -> bool:
@@ -174,6 +175,8 @@ def has_full_attention(model: PreTrainedModel) -> bool:
 def can_share(model: PreTrainedModel) -> bool:
     """Say whether `attend` can stand in for the model's attention."""
     fused = model.config._attn_implementation in ("sdpa", PACKED)
+    if getattr(model.config.get_text_config(decoder=True), "kv_lora_rank", None):
+        return False  # it computes with what the cache returns, which must then have its own precision
     return fused and bool(model._can_set_attn_implementation()) and has_full_attention(model)
 
 

@@ -26,6 +26,7 @@ from luthier.models.planned import hearing, planned_for
 from luthier.models.quantized import parameter_count, quantize_model, weight_counts
 from luthier.objectives.base import Objective
 from luthier.objectives.sft import SupervisedFinetuning
+from luthier.planning.fused import FusedAttention
 from luthier.planning.replay import replayed
 from luthier.planning.subject import meta_model
 from luthier.planning.trace import Block, MemoryTrace
@@ -90,7 +91,7 @@ def predict_training(
         device: cpu, or cuda, where the allocator is not modelled.
         objective: whose loss is traced (default: supervised finetuning).
     """
-    with planned_for(device), MemoryTrace() as trace, hearing(trace.hear):
+    with planned_for(device), FusedAttention(), MemoryTrace() as trace, hearing(trace.hear):
         traced = _trace_steps(trace, config, spec, steps, objective)
     return told(trace, traced, baseline_bytes, device)
 
