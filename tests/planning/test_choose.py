@@ -2,97 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.planning.machines import AGAIN, FULL, GB, KEPT, LORA, fastest_by_tier, least_loss, pick, realistic, separable
 
 from luthier.ground.errors import BadInput
 from luthier.ground.spec import AdapterSpec, TrainSpec
-from luthier.planning.choose import Chosen, Evaluate, Outcome, applied, choose, difference
-from luthier.planning.levers import combined, options_of, written_keys
-from luthier.planning.search import TIE, tier_of
-
-FULL = TrainSpec(adapter=AdapterSpec(kind="full"))
-LORA = TrainSpec()
-PARAMETERS = 135e6
-KEPT = {"none": 1.0, "selective": 0.6, "full": 0.25}
-AGAIN = {"none": 1.0, "selective": 1.1, "full": 1.3}
-WEIGHT_BYTES = {"bf16": 2.0, "fp32": 4.0, "int8": 1.3, "nf4": 0.9}
-BASE_TIME = {"bf16": 1.0, "fp32": 1.5, "int8": 1.15, "nf4": 1.25}
-STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.1, "adafactor": 0.1}
-UPDATE_S = {"adamw": 0.05, "adamw8bit": 0.5, "adafactor": 0.2}
-GB = 1_000_000_000
-
-
-def pick(spec: TrainSpec, limit_bytes: int | None, evaluate: Evaluate, **more: Any) -> Chosen:
-    return choose(spec, evaluate, limit_bytes, **{"time_limit_s": None, "steps": None, "layers": 30, **more})
-
-
-def realistic(seed: int) -> Evaluate:
-    """A machine whose peak is the larger of two moments, so that levers hide behind each other."""
-    draw = random.Random(seed)
-    activation, tiled = draw.uniform(200e3, 1.5e6), draw.uniform(5e3, 500e3)
-    longest = draw.choice([60, 300, 900, 3000])
-
-    def evaluate(spec: TrainSpec) -> Outcome:
-        full, base = spec.adapter.kind == "full", spec.base or spec.precision
-        share = 1.0 if full else (spec.adapter.layers or 30) / 30
-        trained = PARAMETERS * (share if full else 0.0003 * spec.adapter.rank * share)
-        trained = PARAMETERS / 30 if spec.layers_in_turn else trained
-        narrow = full and spec.adapter.masters == "none"
-        state = (STATE_BYTES[spec.optimizer] + (0 if narrow or not full else 4)) * trained
-        gradients = (2 if narrow else 4) * trained * (0.2 if spec.optimizer_in_backward else 1)
-        tokens = max(longest, min(spec.pack_tokens or 1536, spec.tokens_per_step))
-        kept = activation * KEPT[spec.checkpointing] * tokens * share + tiled * min(tokens, spec.mlp_tile or tokens)
-        peak = 300e6 + WEIGHT_BYTES[base] * PARAMETERS + state + max(kept, gradients + 0.3 * kept)
-        step_s = BASE_TIME[base] * AGAIN[spec.checkpointing] * (1 + 50 / tokens) * (1.03 if spec.mlp_tile else 1)
-        step_s += UPDATE_S[spec.optimizer] * (1 if full else 0.01)
-        step_s *= (1.07 if narrow else 1) * (0.5 if spec.layers_in_turn else 1) * (0.5 + 0.5 * share)
-        return Outcome(int(peak), step_s)
-
-    return evaluate
-
-
-def separable(seed: int) -> Evaluate:
-    """A machine where every setting saves its own bytes and has its own factor of time."""
-    draw = random.Random(seed)
-    values: dict[tuple[str, Any], tuple[float, float]] = {}
-    for options in (options_of(LORA, 30), options_of(FULL, 30)):
-        levers: dict[str, tuple[float, float]] = {}
-        for option in options:  # leaner options of a lever save more and take longer
-            saved, factor = levers.get(option.lever, (0.0, 1.0))
-            levers[option.lever] = saved + draw.uniform(10e6, 150e6), factor * draw.uniform(1.01, 1.25)
-            values[option.changes[0]] = levers[option.lever]
-
-    def evaluate(spec: TrainSpec) -> Outcome:
-        peak, step_s = 4e9, 1.0
-        for change in difference(TrainSpec(adapter=AdapterSpec(kind=spec.adapter.kind)), spec).items():
-            saved, factor = values.get(change, (0.0, 1.0))
-            peak, step_s = peak - saved, step_s * factor
-        return Outcome(int(peak), step_s)
-
-    return evaluate
-
-
-def fastest_by_tier(spec: TrainSpec, evaluate: Evaluate, limit_bytes: int, highest_tier: int) -> dict[int, float]:
-    """Evaluate everything that keeps what the spec sets: the shortest step that fits, by tier."""
-    levers: dict[str, list[Any]] = {}
-    for option in options_of(spec, 30):
-        if option.tier <= highest_tier and not {key for key, _ in option.changes} & written_keys(spec):
-            levers.setdefault(option.lever, [None]).append(option)
-    fastest: dict[int, float] = {}
-    for several in itertools.product(*levers.values()):
-        options = tuple(option for option in several if option)
-        if (changed := combined(spec, options)) is not None:
-            outcome, tier = evaluate(changed), tier_of(options)
-            if outcome.peak_bytes <= limit_bytes:
-                fastest[tier] = min(outcome.step_s, fastest.get(tier, float("inf")))
-    return fastest
-
+from luthier.planning.choose import Outcome, applied
+from luthier.planning.levers import options_of
+from luthier.planning.search import TIE
 
 # -- the best is found ---------------------------------------------------------------------------------------------
 
@@ -102,7 +24,7 @@ def fastest_by_tier(spec: TrainSpec, evaluate: Evaluate, limit_bytes: int, highe
 def test_where_levers_add_up_the_best_of_all_combinations_is_chosen(spec: TrainSpec, seed: int) -> None:
     evaluate = separable(seed)
     limit_bytes = int(4e9 - random.Random(seed).uniform(50e6, 500e6))
-    every = fastest_by_tier(spec, evaluate, limit_bytes, 2)
+    every = fastest_by_tier(spec, evaluate, limit_bytes)
     choice = pick(spec, limit_bytes, evaluate).choice
     assert choice.tier == min(every)
     assert choice.outcome.step_s <= every[choice.tier] * (1 + TIE)
@@ -114,7 +36,7 @@ def test_where_levers_hide_each_other_the_tier_is_right_and_the_time_nearly(spec
     for seed in range(25):
         evaluate = realistic(seed)
         limit_bytes = int(evaluate(spec).peak_bytes * random.Random(seed).uniform(0.5, 0.95))
-        if every := fastest_by_tier(spec, evaluate, limit_bytes, 2):
+        if every := fastest_by_tier(spec, evaluate, limit_bytes):
             choice = pick(spec, limit_bytes, evaluate).choice
             assert choice.outcome.peak_bytes <= limit_bytes
             assert choice.tier == min(every)
@@ -122,6 +44,20 @@ def test_where_levers_hide_each_other_the_tier_is_right_and_the_time_nearly(spec
     assert len(gaps) >= 20
     assert max(gaps) < 0.1
     assert sum(gaps) / len(gaps) < 0.01
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_tier_three_hardly_more_is_lost_than_must_be(seed: int) -> None:
+    evaluate = separable(seed)
+    leanest = {"checkpointing": "full", "pack_tokens": 128, "mlp_tile": 256, "base": "nf4"}
+    lower_tiers = evaluate(applied(LORA, {f"train.{key}": value for key, value in leanest.items()})).peak_bytes
+    limit_bytes = lower_tiers - 120_000_000
+    choice = pick(LORA, limit_bytes, evaluate).choice
+    assert (choice.fits, choice.tier) == (True, 3)
+    lost = sum(
+        option.loss for option in options_of(LORA, 30) if dict(option.changes).items() <= choice.settings.items()
+    )
+    assert lost <= least_loss(LORA, evaluate, limit_bytes) + 1
 
 
 def test_what_fits_as_written_is_left_alone() -> None:
@@ -259,6 +195,17 @@ def test_no_more_evaluations_than_allowed_and_none_twice(evaluations: int, share
     assert chosen.tried == len(seen) == len(set(seen)) <= evaluations
 
 
+def test_a_lever_that_does_nothing_costs_one_evaluation() -> None:
+    seen: list[TrainSpec] = []
+
+    def evaluate(spec: TrainSpec) -> Outcome:
+        seen.append(spec)
+        return by_checkpointing(spec)
+
+    pick(LORA, None, evaluate)
+    assert [spec.pack_tokens for spec in seen if spec.pack_tokens] == [128]
+
+
 # -- what a model cannot have --------------------------------------------------------------------------------------
 
 
@@ -270,6 +217,8 @@ def test_what_the_model_cannot_have_is_passed_over() -> None:
 
     choice = pick(LORA, 4_500_000_000, evaluate).choice
     assert choice.settings == {"train.checkpointing": "selective"}
+    both = pick(LORA, 3_950_000_000, evaluate).choice  # the leanest of all cannot be had: it is found without it
+    assert both.settings == {"train.checkpointing": "selective", "train.base": "nf4"}
     assert not pick(LORA, 3_500_000_000, evaluate).choice.fits
 
 
@@ -369,56 +318,3 @@ def test_concessions_are_few_of_each_lever_and_the_chosen_is_among_them() -> Non
     assert len({each.sentence for each in chosen.concessions}) == len(chosen.concessions)
     quantised = [each for each in chosen.concessions if each.settings.get("train.base") == "nf4"]
     assert quantised[0].settings == {"train.adapter.kind": "lora", "train.base": "nf4"}
-
-
-# -- the levers ----------------------------------------------------------------------------------------------------
-
-
-def levers(spec: TrainSpec, **more: Any) -> set[str]:
-    return {option.lever for option in options_of(spec, **more)}
-
-
-def test_what_a_machine_or_a_strategy_does_not_have_is_no_lever() -> None:
-    assert {"tile", "layers"} <= levers(LORA, layers=30)
-    assert not {"tile", "layers"} & levers(LORA, has_gpu=True)
-    sharded = TrainSpec(strategy="fsdp", adapter=AdapterSpec(kind="full"))
-    assert not {"optimizer", "masters"} & levers(sharded)
-
-
-def test_updates_in_the_backward_are_another_algorithm_only_where_clipping_is_lost() -> None:
-    def tier(spec: TrainSpec) -> list[int]:
-        return [option.tier for option in options_of(spec) if option.lever == "in_backward"]
-
-    assert tier(FULL) == [2]
-    assert tier(TrainSpec(max_grad_norm=None, adapter=AdapterSpec(kind="full"))) == [1]
-
-
-def test_a_halved_rank_keeps_the_scale_of_the_update() -> None:
-    for option in options_of(LORA):
-        if option.lever == "rank":
-            adapter = applied(LORA, dict(option.changes)).adapter
-            assert adapter.alpha / adapter.rank == LORA.adapter.alpha / LORA.adapter.rank
-
-
-@pytest.mark.parametrize("spec", [LORA, FULL, TrainSpec(pack_tokens=600, rows_per_step=8, precision="fp32")])
-def test_difference_and_applied_are_each_others_inverse(spec: TrainSpec) -> None:
-    for option in options_of(spec, 30):
-        if (changed := combined(spec, (option,))) is not None:
-            assert applied(spec, difference(spec, changed)) == changed
-            assert difference(spec, changed)
-    assert difference(spec, spec) == {}
-
-
-@pytest.mark.parametrize(
-    ("settings_", "words"),
-    [
-        ({"train.base": "nf4"}, "full trains the weights"),
-        ({"train.checkpoint": "full"}, "not permitted"),
-        ({"data.train": "a"}, "not a key of train"),
-        ({"train.seed.x": 1}, "valid integer"),
-        ({"train": 1}, "not a key of train"),
-    ],
-)
-def test_what_cannot_be_applied_is_bad_input(settings_: dict[str, Any], words: str) -> None:
-    with pytest.raises(BadInput, match=words):
-        applied(FULL, settings_)
