@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,9 @@ from luthier.objectives.base import Objective
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.planning.fused import FusedAttention
 from luthier.planning.replay import replayed
+from luthier.planning.stages import places_of, stage_of, term_of
 from luthier.planning.subject import meta_model
-from luthier.planning.trace import Block, MemoryTrace
+from luthier.planning.trace import MemoryTrace
 from luthier.planning.work import Work
 from luthier.rows.types import Encoded, Pack, Row
 from luthier.training.engine.body import engine_for
@@ -53,6 +54,8 @@ class Prediction:
         moments: the most bytes at each stage.
         work: of the last step that was traced.
         live_bytes: the most bytes in tensors at one time of the steps.
+        waste_bytes: what the allocator holds at the peak beside what is used; part of the overhead.
+        places: at each place of the last step the bytes of each term, when the tensors there are the most.
     """
 
     terms: Terms
@@ -66,6 +69,8 @@ class Prediction:
     outside_parameters: int = 0
     block_parameters: int = 0
     largest_trained: int = 0
+    waste_bytes: int = 0
+    places: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def peak_bytes(self) -> int:
@@ -201,18 +206,13 @@ class _Staged:
 
 def told(trace: MemoryTrace, traced: Traced, baseline_bytes: int, device: str) -> Prediction:
     """Return what a trace of steps says."""
-    replay = replayed(trace, device, stage_of)
-    sizes: dict[str, int] = {}
-    forward_ends = trace.marks.get("forward_end", [])
-    for block in replay.live:
-        term = _term_of(block, forward_ends)
-        sizes[term] = sizes.get(term, 0) + block.bytes
+    ends = trace.marks["forward_end"]
+    replay = replayed(trace, device, stage_of, lambda block: term_of(block, ends), places_of(trace))
     beside = baseline_bytes + (_process_bytes(traced) if device == "cpu" else 0)
-    terms = Terms(overhead_bytes=beside + replay.waste_bytes, **{f"{term}_bytes": size for term, size in sizes.items()})
     return Prediction(
-        terms=terms,
+        terms=replay.terms(beside),
         moments=replay.moments(beside),
-        peak_at=_peak_at(trace, replay.peak_event),
+        peak_at=replay.peak_at,
         work=traced.work,
         live_bytes=trace.live_peak_bytes(trace.marks["step"][0], trace.marks["step_end"][-1]),
         parameters=traced.parameters,
@@ -221,55 +221,10 @@ def told(trace: MemoryTrace, traced: Traced, baseline_bytes: int, device: str) -
         outside_parameters=traced.outside,
         block_parameters=traced.block,
         largest_trained=traced.largest_trained,
+        waste_bytes=replay.waste_bytes,
+        places=replay.places,
     )
 
 
 def _process_bytes(traced: Traced) -> int:
     return PROCESS_BYTES + (PROCESS_FULL_BYTES if traced.trainable == traced.parameters else 0)
-
-
-def stage_of(block: Block) -> str:
-    """Return the stage at which a block was made: forward, loss, backward or update."""
-    if block.place.startswith("training.optimizers"):
-        return "update"
-    if _is_of_loss(block):
-        return "loss"
-    return block.stage
-
-
-def _is_of_loss(block: Block) -> bool:
-    places = ("objectives.cross_entropy", "models.packed.uncapped", "models.packed.__call__")
-    return block.place.startswith(places) or block.place.endswith(".softmax_loss")
-
-
-def _term_of(block: Block, forward_ends: Sequence[int]) -> str:
-    if block.label:
-        return block.label
-    if block.place.startswith("training.engine.projection.__init__"):
-        return "adapters"  # A in the arithmetic's precision; the joined weights have their label
-    if _is_of_loss(block):
-        return "loss"
-    if block.place.startswith(("models.attention", "models.kernels.varlen", "models.segments")):
-        return "attention"
-    if block.stage == "forward":
-        end = next((end for end in forward_ends if end > block.made), None)
-        if end is not None and (block.freed is None or block.freed >= end):
-            return "activations"
-    return "temporary"
-
-
-def _peak_at(trace: MemoryTrace, event: int) -> str:
-    """Say where in the step an event is."""
-    block = trace.blocks[abs(trace.events[event]) - 1]
-    stage = stage_of(block)
-    if stage != "backward":
-        return {
-            "forward": "end of the forward",
-            "loss": "loss, with all activations there",
-            "update": "update of the weights",
-        }.get(stage, stage)
-    ends = [end for end in trace.marks["forward_end"] if end <= event]
-    steps = [end for end in trace.marks["step_end"] if end > event]
-    share = (event - ends[-1]) / max(1, (steps[0] if steps else len(trace.events)) - ends[-1])
-    part = "upper" if share < 1 / 3 else "middle" if share < 2 / 3 else "lower"
-    return f"backward, in the {part} layers"

@@ -23,7 +23,6 @@ from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 
 from luthier.generation.sessions import PlainSession, SlotSession
 from luthier.generation.slots import NotSharable, can_share
-from luthier.ground.plan_result import Terms
 from luthier.models.planned import hearing, planned_for
 from luthier.models.quantized import parameter_count, quantize_model
 from luthier.planning.fused import FusedAttention
@@ -34,6 +33,7 @@ from luthier.planning.trace import Block, MemoryTrace
 from luthier.planning.work import Work
 
 PROCESS_BYTES = 100_000_000  # beside tensors and imports, once a model answers on a CPU
+_PLACES = {"prompt": "reading the prompts", "decode": "writing the answers"}
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -258,27 +258,29 @@ def _resized(trace: MemoryTrace, works: _Works, kv_bytes: int | None) -> float:
 def _told(
     trace: MemoryTrace, model: PreTrainedModel, works: _Works, share: float, baseline_bytes: int, device: str
 ) -> InferencePrediction:
-    replay = replayed(trace, device, lambda block: block.stage)
-    sizes: dict[str, int] = {}
-    for block in replay.live:
-        term = _term_of(block)
-        sizes[term] = sizes.get(term, 0) + block.bytes
+    places = {event: (0, _PLACES[trace.blocks[number - 1].stage]) for event, number in _made_in_steps(trace)}
+    replay = replayed(trace, device, lambda block: block.stage, _term_of, places)
     beside = baseline_bytes + (PROCESS_BYTES if device == "cpu" else 0)
-    stage = trace.blocks[abs(trace.events[replay.peak_event]) - 1].stage
     return InferencePrediction(
-        terms=Terms(
-            overhead_bytes=beside + replay.waste_bytes, **{f"{term}_bytes": size for term, size in sizes.items()}
-        ),
+        terms=replay.terms(beside),
         moments=replay.moments(beside),
-        peak_at={"prompt": "reading the prompts", "decode": "writing the answers"}.get(stage, stage),
+        peak_at=replay.peak_at,
         work=works.token,
         live_bytes=trace.live_peak_bytes(trace.marks["step"][0], trace.marks["step_end"][-1]),
         parameters=parameter_count(model),
         trainable_parameters=0,
         engine=works.engine,
+        waste_bytes=replay.waste_bytes,
+        places=replay.places,
         prompt_work=works.prompt,
         cache_bytes=round(share * sum({id(part): part.nbytes for part in works.cached}.values())),
     )
+
+
+def _made_in_steps(trace: MemoryTrace) -> Iterator[tuple[int, int]]:
+    """Yield the events of the steps that make a block, with its number."""
+    begin, end = trace.marks["step"][0], trace.marks["step_end"][-1]
+    return ((event, trace.events[event]) for event in range(begin, end) if trace.events[event] > 0)
 
 
 def _term_of(block: Block) -> str:

@@ -2,16 +2,17 @@
 
 Which term a block belongs to, and what the process has beside its tensors, is not decided here.
 
-    replayed(trace, "cpu", lambda block: block.stage).peak_bytes
+    replayed(trace, "cpu", stage_of, term_of, places_of(trace)).peak_bytes
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.ground.plan_result import Moment
+from luthier.ground.plan_result import Moment, Terms
 from luthier.planning.glibc import LARGEST_THRESHOLD, Heap
 from luthier.planning.trace import Block, MemoryTrace
 
@@ -21,21 +22,28 @@ class Replay:
     """The run through an allocator.
 
     Attributes:
-        peak_event: when the most was held, a number of the trace's events.
         peak_bytes: the most that the process held.
+        peak_at: in words, when.
+        sizes: the bytes of each term then.
         by_stage: the most bytes in tensors at each stage.
-        live: what was there at the peak.
+        places: the bytes of each term when the tensors are the most, at each place of the last step.
     """
 
-    peak_event: int = 0
     peak_bytes: int = 0
+    peak_at: str = ""
+    sizes: dict[str, int] = field(default_factory=dict)
     by_stage: dict[str, int] = field(default_factory=dict)
-    live: list[Block] = field(default_factory=list)
+    places: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def waste_bytes(self) -> int:
         """What the allocator held beside what was used at the peak."""
-        return self.peak_bytes - sum(block.bytes for block in self.live)
+        return self.peak_bytes - sum(self.sizes.values())
+
+    def terms(self, beside_bytes: int) -> Terms:
+        """Return the terms at the peak, with what the process has beside its tensors."""
+        sizes = {f"{term}_bytes": size for term, size in self.sizes.items()}
+        return Terms(overhead_bytes=beside_bytes + self.waste_bytes, **sizes)
 
     def moments(self, beside_bytes: int) -> tuple[Moment, ...]:
         """Return the most bytes at each stage, with what the process has beside its tensors."""
@@ -43,33 +51,45 @@ class Replay:
         return tuple(Moment(stage=stage, peak_bytes=size + more) for stage, size in self.by_stage.items())
 
 
-def replayed(trace: MemoryTrace, device: str, stage_of: Callable[[Block], str]) -> Replay:
+def replayed(
+    trace: MemoryTrace,
+    device: str,
+    stage_of: Callable[[Block], str],
+    term_of: Callable[[Block], str],
+    places: Mapping[int, tuple[int, str]],
+) -> Replay:
     """Replay the events; only what happens within steps counts for the peak.
 
     Args:
         device: cpu, or another, whose allocator is not modelled.
-        stage_of: the stage at which a block was made.
+        places: of each event of the steps that makes a block: which forward it belongs to, and the place in words.
     """
     allocator: Any = Heap(LARGEST_THRESHOLD) if device == "cpu" else _Exact()
     trims, begin, end = set(trace.marks.get("trim", ())), trace.marks["step"][0], trace.marks["step_end"][-1]
+    last = trace.marks["step"][-1]
     numbers: dict[int, int] = {}
-    replay, used = Replay(), 0
-    for place, event in enumerate(trace.events[:end]):
-        if place in trims:
+    replay, sizes, terms = Replay(), Counter[str](), [term_of(block) for block in trace.blocks]
+    most: dict[tuple[int, str], int] = {}
+    for event, number in enumerate(trace.events[:end]):
+        if event in trims:
             allocator.trim()
-        index = abs(event) - 1
-        used += trace.blocks[index].bytes * (1 if event > 0 else -1)
-        if event < 0:
+        index = abs(number) - 1
+        block = trace.blocks[index]
+        if number < 0:
+            sizes[terms[index]] -= block.bytes
             allocator.free(numbers.pop(index))
             continue
-        numbers[index] = allocator.malloc(trace.blocks[index].bytes)
-        if place < begin:
+        sizes[terms[index]] += block.bytes
+        numbers[index] = allocator.malloc(block.bytes)
+        if event < begin:
             continue
-        now, stage = allocator.resident_bytes, stage_of(trace.blocks[index])
+        now, used, stage = allocator.resident_bytes, sizes.total(), stage_of(block)
         replay.by_stage[stage] = max(replay.by_stage.get(stage, 0), used)
+        if event >= last and used > most.get(places[event], 0):
+            most[places[event]] = used
+            replay.places["{}: {}".format(*places[event])] = dict(sizes)
         if now > replay.peak_bytes:
-            replay.peak_bytes, replay.peak_event = now, place
-    replay.live = live_at(trace, replay.peak_event)
+            replay.peak_bytes, replay.peak_at, replay.sizes = now, places[event][1], dict(sizes)
     return replay
 
 
@@ -90,8 +110,3 @@ class _Exact:
 
     def trim(self) -> None:
         """Nothing is kept that could be given back."""
-
-
-def live_at(trace: MemoryTrace, event: int) -> list[Block]:
-    """Return what is there after an event."""
-    return [block for block in trace.blocks if block.made <= event and (block.freed is None or block.freed > event)]

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from luthier.planning.work import Work, work_of_call
 
 _OWN = "luthier."
+_MODES = frozenset({__name__, "luthier.planning.fused"})  # every call passes through these
 _READ = frozenset({"aten._local_scalar_dense.default", "aten.equal.default"})
 _aten = torch.ops.aten
 _INDEX_MAKERS = frozenset({_aten._to_copy.default, _aten.arange.default, _aten.arange.start, _aten.arange.start_step})
@@ -180,11 +181,11 @@ def _is_index(tensors: list[Tensor], kwargs: dict[str, Any]) -> bool:
 
 
 def _place() -> str:
-    """Return `module.function` of the innermost frame that is Luthier's own, other than this file's."""
+    """Return `module.function` of the innermost frame that is Luthier's own, other than of the modes."""
     frame = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.startswith(_OWN) and module != __name__:
+        if module.startswith(_OWN) and module not in _MODES:
             return f"{module.removeprefix(_OWN)}.{frame.f_code.co_name}"
         frame = frame.f_back  # type: ignore[assignment]  # ends at None
     return ""
