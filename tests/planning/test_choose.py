@@ -46,18 +46,18 @@ def test_where_levers_hide_each_other_the_tier_is_right_and_the_time_nearly(spec
     assert sum(gaps) / len(gaps) < 0.01
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_in_tier_three_hardly_more_is_lost_than_must_be(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "less_bytes"), [(0, 250_000_000), (2, 60_000_000), (7, 120_000_000)])
+def test_in_tier_three_no_more_is_lost_than_must_be(seed: int, less_bytes: int) -> None:
     evaluate = separable(seed)
     leanest = {"checkpointing": "full", "pack_tokens": 128, "mlp_tile": 256, "base": "nf4"}
     lower_tiers = evaluate(applied(LORA, {f"train.{key}": value for key, value in leanest.items()})).peak_bytes
-    limit_bytes = lower_tiers - 120_000_000
+    limit_bytes = lower_tiers - less_bytes
     choice = pick(LORA, limit_bytes, evaluate).choice
     assert (choice.fits, choice.tier) == (True, 3)
     lost = sum(
         option.loss for option in options_of(LORA, 30) if dict(option.changes).items() <= choice.settings.items()
     )
-    assert lost <= least_loss(LORA, evaluate, limit_bytes) + 1
+    assert lost == least_loss(LORA, evaluate, limit_bytes)
 
 
 def test_what_fits_as_written_is_left_alone() -> None:
@@ -96,6 +96,16 @@ def test_training_less_is_never_bought_for_speed() -> None:
 
     choice = pick(LORA, int(1.6e9), evaluate).choice
     assert (choice.settings, choice.tier) == ({"train.adapter.layers": 15}, 3)
+
+
+def test_what_loses_less_goes_before_what_is_faster() -> None:
+    """Half the rank and half the layers both fit; fewer layers are faster, and lose more."""
+
+    def evaluate(spec: TrainSpec) -> Outcome:
+        fewer = spec.adapter.layers is not None
+        return Outcome(GB if fewer or spec.adapter.rank < 16 else 2 * GB, 0.7 if fewer else 1.0)
+
+    assert pick(LORA, int(1.5e9), evaluate).choice.settings == {"train.adapter.rank": 8, "train.adapter.alpha": 16.0}
 
 
 def test_a_much_faster_change_of_the_same_mathematics_is_made_unasked() -> None:
