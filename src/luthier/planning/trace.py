@@ -23,6 +23,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from luthier.models.planned import device_type
+from luthier.planning.hidden import hidden_bytes
 from luthier.planning.work import Work, work_of_call
 
 _OWN = "luthier."
@@ -128,6 +130,10 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
             kwargs = {**kwargs, "device": torch.device("cpu")}  # what decides shapes is real
         out = function(*args, **kwargs)
         made = [leaf for leaf in tree_flatten(out)[0] if isinstance(leaf, Tensor)]
+        name = function._schema.name.removeprefix("aten::")
+        inside = hidden_bytes(name, tensors, made[0].dtype if made else None) if _is_on_cpu(tensors) else 0
+        if inside:
+            self._come_and_go(inside)
         for tensor in made:
             self._number_of(tensor)
         self._add_work(function, tensors, made)
@@ -148,6 +154,12 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
             self._watched.append(weakref.ref(storage, self._end_of(key, number)))
         return self._numbers[key]
 
+    def _come_and_go(self, size: int) -> None:
+        """Note memory that an operator uses inside of itself."""
+        number = len(self.blocks)
+        self.blocks.append(Block(size, len(self.events), _place(), self._stage_now(), freed=len(self.events) + 1))
+        self.events += [number + 1, -number - 1]
+
     def _end_of(self, key: int, number: int) -> Callable[[object], None]:
         def ended(_: object) -> None:
             self._numbers.pop(key, None)
@@ -166,6 +178,10 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
         sizes = [tensor.itemsize for tensor in tensors], [tensor.itemsize for tensor in made]
         name = function._schema.name.removeprefix("aten::")
         self._count(work_of_call(name, shapes[0], sizes[0], shapes[1], sizes[1]))
+
+
+def _is_on_cpu(tensors: list[Tensor]) -> bool:
+    return any(tensor.is_meta and device_type(tensor.device) == "cpu" for tensor in tensors)
 
 
 def _without_memory(leaf: Any) -> Any:
