@@ -5,18 +5,18 @@ which keeps all scores. Within the block the choice is made as on a CPU (flash a
 mask that learns) or on a GPU (flash attention in 16 bits without a mask, otherwise the memory-efficient one). Luthier's
 own kernels are not concerned.
 
-    with planned_for("cpu"), FusedAttention(): model(ids)
+    with planned_for("cpu"), fused_attention(): model(ids)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from luthier.models.planned import device_type
 
@@ -24,17 +24,24 @@ _aten = torch.ops.aten
 _HALVES = (torch.bfloat16, torch.float16)
 
 
-class FusedAttention(TorchFunctionMode):
-    """The mode."""
+@contextlib.contextmanager
+def fused_attention() -> Iterator[None]:
+    """Choose the kernel within the block as the planned device would.
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is functional.scaled_dot_product_attention:
-            out = _fused(*args, **(kwargs or {}))
-            if out is not None:
-                return out
-        return func(*args, **(kwargs or {}))
+    The function is exchanged for the length of the block: a mode of torch's would be off within a backward, where
+    activations are computed again.
+    """
+    plain = functional.scaled_dot_product_attention
+
+    def chosen(*args: Any, **kwargs: Any) -> Tensor:
+        out = _fused(*args, **kwargs)
+        return plain(*args, **kwargs) if out is None else out
+
+    functional.scaled_dot_product_attention = chosen
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = plain
 
 
 def _fused(

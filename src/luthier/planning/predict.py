@@ -26,8 +26,8 @@ from luthier.models.planned import hearing, planned_for
 from luthier.models.quantized import parameter_count, quantize_model, weight_counts
 from luthier.objectives.base import Objective
 from luthier.objectives.sft import SupervisedFinetuning
-from luthier.planning.fused import FusedAttention
-from luthier.planning.replay import replayed
+from luthier.planning.fused import fused_attention
+from luthier.planning.replay import Profile, replayed
 from luthier.planning.stages import places_of, stage_of, term_of
 from luthier.planning.subject import meta_model
 from luthier.planning.trace import MemoryTrace
@@ -55,7 +55,7 @@ class Prediction:
         work: of the last step that was traced.
         live_bytes: the most bytes in tensors at one time of the steps.
         waste_bytes: what the allocator holds at the peak beside what is used; part of the overhead.
-        places: at each place of the last step the bytes of each term, when the tensors there are the most.
+        profile: of the last step, as `Replay` has it.
     """
 
     terms: Terms
@@ -70,7 +70,7 @@ class Prediction:
     block_parameters: int = 0
     largest_trained: int = 0
     waste_bytes: int = 0
-    places: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    profile: Profile = field(default_factory=dict, repr=False)
 
     @property
     def peak_bytes(self) -> int:
@@ -96,7 +96,7 @@ def predict_training(
         device: cpu, or cuda, where the allocator is not modelled.
         objective: whose loss is traced (default: supervised finetuning).
     """
-    with planned_for(device), FusedAttention(), MemoryTrace() as trace, hearing(trace.hear):
+    with planned_for(device), fused_attention(), MemoryTrace() as trace, hearing(trace.hear):
         traced = _trace_steps(trace, config, spec, steps, objective)
     return told(trace, traced, baseline_bytes, device)
 
@@ -222,7 +222,7 @@ def told(trace: MemoryTrace, traced: Traced, baseline_bytes: int, device: str) -
         block_parameters=traced.block,
         largest_trained=traced.largest_trained,
         waste_bytes=replay.waste_bytes,
-        places=replay.places,
+        profile=replay.profile,
     )
 
 

@@ -11,6 +11,7 @@ attentions. Seconds and prices are not here; closed forms stand in `luthier.plan
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,15 +26,15 @@ from luthier.generation.sessions import PlainSession, SlotSession
 from luthier.generation.slots import NotSharable, can_share
 from luthier.models.planned import hearing, planned_for
 from luthier.models.quantized import parameter_count, quantize_model
-from luthier.planning.fused import FusedAttention
+from luthier.planning.fused import fused_attention
 from luthier.planning.predict import Prediction
 from luthier.planning.replay import replayed
+from luthier.planning.stages import words_of
 from luthier.planning.subject import is_encoder_decoder, meta_model
 from luthier.planning.trace import Block, MemoryTrace
 from luthier.planning.work import Work
 
 PROCESS_BYTES = 100_000_000  # beside tensors and imports, once a model answers on a CPU
-_PLACES = {"prompt": "reading the prompts", "decode": "writing the answers"}
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -74,7 +75,7 @@ def predict_inference(
         kv_bytes: of one number in the cache (default: as Luthier keeps it: 4 on a CPU, otherwise as `precision`).
         new_tokens: of these how many are written rather than read; of an encoder-decoder, the answer's length.
     """
-    with planned_for(device), torch.no_grad(), FusedAttention(), MemoryTrace() as trace, hearing(trace.hear):
+    with planned_for(device), torch.no_grad(), fused_attention(), MemoryTrace() as trace, hearing(trace.hear):
         model = meta_model(config, _DTYPES[base if base in _DTYPES else precision])
         if base in ("int8", "nf4"):
             quantize_model(model, "int8" if base == "int8" else "nf4")
@@ -115,6 +116,7 @@ def _answer(trace: MemoryTrace, model: PreTrainedModel, seq: int, batch: int, ne
 def _begin(trace: MemoryTrace) -> None:
     trace.stage = "prompt"
     trace.marks["step"] = [len(trace.events)]
+    trace.marks["pass"] = []
 
 
 def _answer_in_slots(trace: MemoryTrace, session: SlotSession, seq: int) -> _Works:
@@ -182,6 +184,7 @@ def _answer_plainly(trace: MemoryTrace, session: PlainSession, seq: int) -> _Wor
 
 def _work_of(trace: MemoryTrace, session: SlotSession | PlainSession, call: Callable[[], Tensor]) -> Work:
     """Run `call`, which returns scores, and say what is cache and what scores."""
+    trace.mark("pass")
     before = trace.total_work()
     scores_BV = call()
     trace.adopt(_kept(session.cache), "kv_cache")
@@ -222,6 +225,7 @@ def _answer_with_encoder(trace: MemoryTrace, model: PreTrainedModel, seq: int, b
         return [*_kept(cache.self_attention_cache), *_kept(cache.cross_attention_cache)]
 
     def step() -> Work:
+        trace.mark("pass")
         before = trace.total_work()
         scores_BV = model(
             encoder_outputs=encoded,
@@ -258,7 +262,11 @@ def _resized(trace: MemoryTrace, works: _Works, kv_bytes: int | None) -> float:
 def _told(
     trace: MemoryTrace, model: PreTrainedModel, works: _Works, share: float, baseline_bytes: int, device: str
 ) -> InferencePrediction:
-    places = {event: (0, _PLACES[trace.blocks[number - 1].stage]) for event, number in _made_in_steps(trace)}
+    passes = trace.marks["pass"]
+    places = {
+        event: (bisect_right(passes, event), words_of(trace.blocks[number - 1].stage, 0.0))
+        for event, number in _made_in_steps(trace)
+    }
     replay = replayed(trace, device, lambda block: block.stage, _term_of, places)
     beside = baseline_bytes + (PROCESS_BYTES if device == "cpu" else 0)
     return InferencePrediction(
@@ -271,7 +279,7 @@ def _told(
         trainable_parameters=0,
         engine=works.engine,
         waste_bytes=replay.waste_bytes,
-        places=replay.places,
+        profile=replay.profile,
         prompt_work=works.prompt,
         cache_bytes=round(share * sum({id(part): part.nbytes for part in works.cached}.values())),
     )

@@ -7,14 +7,15 @@ Which term a block belongs to, and what the process has beside its tensors, is n
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.ground.plan_result import Moment, Terms
+from luthier.ground.plan_result import TERMS, Moment, Terms
 from luthier.planning.glibc import LARGEST_THRESHOLD, Heap
 from luthier.planning.trace import Block, MemoryTrace
+
+Profile = dict[tuple[int, str, str], list[tuple[int, ...]]]
 
 
 @dataclass
@@ -24,26 +25,26 @@ class Replay:
     Attributes:
         peak_bytes: the most that the process held.
         peak_at: in words, when.
-        sizes: the bytes of each term then.
+        sizes: the bytes of each of `TERMS` then.
         by_stage: the most bytes in tensors at each stage.
-        places: the bytes of each term when the tensors are the most, at each place of the last step.
+        profile: of the last step, the bytes of each of `TERMS` after every block that is made; by the number of the
+            forward, the stage and the function. Blocks of one function stand in their order.
     """
 
     peak_bytes: int = 0
     peak_at: str = ""
-    sizes: dict[str, int] = field(default_factory=dict)
+    sizes: list[int] = field(default_factory=list)
     by_stage: dict[str, int] = field(default_factory=dict)
-    places: dict[str, dict[str, int]] = field(default_factory=dict)
+    profile: Profile = field(default_factory=dict)
 
     @property
     def waste_bytes(self) -> int:
         """What the allocator held beside what was used at the peak."""
-        return self.peak_bytes - sum(self.sizes.values())
+        return self.peak_bytes - sum(self.sizes)
 
     def terms(self, beside_bytes: int) -> Terms:
         """Return the terms at the peak, with what the process has beside its tensors."""
-        sizes = {f"{term}_bytes": size for term, size in self.sizes.items()}
-        return Terms(overhead_bytes=beside_bytes + self.waste_bytes, **sizes)
+        return terms_of(self.sizes, beside_bytes + self.waste_bytes)
 
     def moments(self, beside_bytes: int) -> tuple[Moment, ...]:
         """Return the most bytes at each stage, with what the process has beside its tensors."""
@@ -68,29 +69,36 @@ def replayed(
     trims, begin, end = set(trace.marks.get("trim", ())), trace.marks["step"][0], trace.marks["step_end"][-1]
     last = trace.marks["step"][-1]
     numbers: dict[int, int] = {}
-    replay, sizes, terms = Replay(), Counter[str](), [term_of(block) for block in trace.blocks]
-    most: dict[tuple[int, str], int] = {}
+    replay, sizes, used = Replay(), [0] * len(TERMS), 0
+    terms = [TERMS.index(term_of(block)) for block in trace.blocks]
     for event, number in enumerate(trace.events[:end]):
         if event in trims:
             allocator.trim()
         index = abs(number) - 1
         block = trace.blocks[index]
+        change = block.bytes if number > 0 else -block.bytes
+        sizes[terms[index]] += change
+        used += change
         if number < 0:
-            sizes[terms[index]] -= block.bytes
             allocator.free(numbers.pop(index))
             continue
-        sizes[terms[index]] += block.bytes
         numbers[index] = allocator.malloc(block.bytes)
         if event < begin:
             continue
-        now, used, stage = allocator.resident_bytes, sizes.total(), stage_of(block)
+        now, stage = allocator.resident_bytes, stage_of(block)
         replay.by_stage[stage] = max(replay.by_stage.get(stage, 0), used)
-        if event >= last and used > most.get(places[event], 0):
-            most[places[event]] = used
-            replay.places["{}: {}".format(*places[event])] = dict(sizes)
+        if event >= last:
+            replay.profile.setdefault((places[event][0], stage, block.place), []).append(tuple(sizes))
         if now > replay.peak_bytes:
-            replay.peak_bytes, replay.peak_at, replay.sizes = now, places[event][1], dict(sizes)
+            replay.peak_bytes, replay.peak_at, replay.sizes = now, places[event][1], list(sizes)
     return replay
+
+
+def terms_of(sizes: Sequence[int], overhead_bytes: int) -> Terms:
+    """Return sizes in the order of `TERMS` as terms, with this overhead."""
+    return Terms(
+        **{f"{term}_bytes": size for term, size in zip(TERMS[:-1], sizes, strict=False)}, overhead_bytes=overhead_bytes
+    )
 
 
 class _Exact:

@@ -16,6 +16,8 @@ _SENTENCES = {
     "forward": "end of the forward",
     "loss": "loss, with all activations there",
     "update": "update of the weights",
+    "prompt": "reading the prompts",
+    "decode": "writing the answers",
 }
 _LOSS = ("objectives.cross_entropy", "models.packed.uncapped", "models.packed.__call__", "planning.whole_model.scores")
 _ATTENTION = ("models.attention", "models.kernels.varlen", "models.segments")
@@ -71,7 +73,11 @@ def places_of(trace: MemoryTrace) -> dict[int, tuple[int, str]]:
     places = {}
     for (forwards, stage), events in groups.items():
         for rank, event in enumerate(events):
-            part = ("upper", "middle", "lower")[3 * rank // len(events)]
-            words = f"backward, in the {part} layers" if stage == "backward" else _SENTENCES.get(stage, stage)
-            places[event] = forwards, words
+            places[event] = forwards, words_of(stage, rank / len(events))
     return places
+
+
+def words_of(stage: str, part: float) -> str:
+    """Say where in the step something is: at this part, from 0 to 1, of a stage."""
+    layers = "upper" if part < 1 / 3 else "middle" if part < 2 / 3 else "lower"
+    return f"backward, in the {layers} layers" if stage == "backward" else _SENTENCES.get(stage, stage)
