@@ -68,16 +68,14 @@ class Heap:
         """Take a block of `size` bytes, which is written at once, and return its number."""
         chunk = max(_SMALLEST, (size + 8 + 15) & ~15)
         padded = chunk + _ALIGNMENT + _SMALLEST
-        address = self._from_bins(padded)
-        if address is None:
-            address = self._from_top(padded)
-        if address is None and padded >= self.threshold:
-            return self._map(padded, size)
-        if address is None:
+        found = self._from_bins(padded) or self._from_top(padded)
+        if found is None and padded >= self.threshold:
+            return self._map(padded)
+        if found is None:
             self._grow(padded)
-            address = self._from_top(padded)
-            assert address is not None
-        return self._aligned(address, padded, chunk, size)
+            found = self._from_top(padded)
+            assert found is not None
+        return self._aligned(*found, chunk, size)
 
     def free(self, number: int) -> None:
         """Give a block back."""
@@ -105,7 +103,7 @@ class Heap:
             if begin - address < _SMALLEST:
                 begin += _ALIGNMENT
         kept = padded - (begin - address)
-        if kept - chunk >= _SMALLEST:
+        if kept - chunk > _SMALLEST:
             kept = chunk
         self._touched.set(begin // PAGE, (begin + size + 16) // PAGE + 1)
         number = self._take(begin, kept, mapped=False)
@@ -121,26 +119,32 @@ class Heap:
         self.peak_bytes = max(self.peak_bytes, self.resident_bytes)
         return self._number
 
-    def _from_bins(self, size: int) -> int | None:
-        """Return a chunk of exactly `size` out of the smallest free one that has it."""
+    def _from_bins(self, size: int) -> tuple[int, int] | None:
+        """Return where a chunk of `size` begins in the smallest free one that has it, and its size.
+
+        What is left is a free chunk again, unless it would be too small for one.
+        """
         place = bisect_left(self._by_size, (size, 0))
         if place == len(self._by_size):
             return None
         found, address = self._by_size[place]
         self._forget(address)
-        if found - size >= _SMALLEST:
-            self._keep(address + size, found - size)
-        return address
+        if found - size < _SMALLEST:
+            return address, found
+        self._keep(address + size, found - size)
+        return address, size
 
-    def _from_top(self, size: int) -> int | None:
+    def _from_top(self, size: int) -> tuple[int, int] | None:
         if self._end - self._top < size + _SMALLEST:
             return None
         address, self._top = self._top, self._top + size
-        return address
+        return address, size
 
-    def _map(self, padded: int, size: int) -> int:
-        self._mapped += _pages_up(size + 16)
-        return self._take(0, size + 16, mapped=True) if padded else 0
+    def _map(self, padded: int) -> int:
+        """Map pages of its own for a block, which begins 64 bytes into them; all of them count as its chunk."""
+        size = _pages_up(padded + 8) - (_ALIGNMENT - 16)
+        self._mapped += _pages_up(size)
+        return self._take(0, size, mapped=True)
 
     def _grow(self, size: int) -> None:
         self._end = _pages_up(self._top + size + _TOP_PAD + _SMALLEST)
