@@ -49,10 +49,10 @@ def _cell(model: str, spec: dict[str, Any], rows: int, length: int, **more: Any)
 
 
 CALIBRATION = [
-    _cell("llama-135m", LORA, 8, 128),
+    _cell("llama-135m", LORA, 20, 128),
     _cell("llama-135m", FULL, 8, 128),
     _cell("qwen2-110m", LORA, 8, 96),
-    _cell("qwen2-110m", FULL, 8, 96),
+    _cell("qwen2-110m", FULL, 16, 120),
     _cell("qwen2-110m", LORA, 2, 700, checkpointing="full"),
     _cell("llama-57m", LORA, 8, 150, precision="fp32"),
     _cell("llama-57m", FULL, 16, 100, optimizer="adamw8bit"),
@@ -209,7 +209,7 @@ def measure(cell: dict[str, Any], folder: Path) -> dict[str, float]:
     """Train a few steps in this process; return its peak above what it was after the imports."""
     import psutil
 
-    import luthier.verbs.train  # noqa: F401  # all that a training imports
+    import luthier.verbs.workbench  # noqa: F401  # with the loop: all that a training imports
     from luthier.adapters.base import get_kind
     from luthier.machine.memory import give_back_memory
     from luthier.models.find import find_model

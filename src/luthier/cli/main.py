@@ -9,6 +9,7 @@ imported before a verb runs, so that `luthier --help` answers at once.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 FromRun = Annotated[Path | None, typer.Option("--run", metavar="DIR", help="A compare run (default: the newest).")]
+
+
+class Strategy(StrEnum):
+    """What several devices hold: the whole model each, or shards of it."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
 
 
 def main() -> None:
@@ -181,6 +189,75 @@ def prompt(
         from luthier.reports.terminal import prompt_view
 
         here.show(lu.prompt(_task(task, set_), out=out, tell=here.tell), prompt_view)
+
+
+@app.command()
+def plan(
+    task: Annotated[Path | None, typer.Argument(metavar="[TASK]", help="A task file; or plan free-hand.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Free-hand: a preset, hub id, folder, GGUF file or config.json.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="Free-hand: lora, qlora, full, inference, or an adapter kind.")
+    ] = "lora",
+    seq: Annotated[int, typer.Option("--seq", min=2, help="Free-hand: tokens of a row.")] = 1024,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Free-hand: rows of a step.")] = 8,
+    targets: Annotated[
+        float, typer.Option("--targets", min=0.0, max=1.0, help="Free-hand: share of the tokens that is trained.")
+    ] = 1.0,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="As train.optimizer.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="As train.precision.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="As train.base.")] = None,
+    checkpointing: Annotated[str | None, typer.Option("--checkpointing", help="As train.checkpointing.")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", min=1, help="As train.adapter.rank.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="A device of the catalogue, such as RTX 4090 (default: this machine)."),
+    ] = None,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="How many of them.")] = 1,
+    strategy: Annotated[Strategy, typer.Option("--strategy", help="With several devices.")] = Strategy.ddp,
+    memory: Annotated[str | None, typer.Option("--memory", help="What may be used of one device, such as 3GB.")] = None,
+    prices: Annotated[Path | None, typer.Option("--prices", metavar="FILE", help="A price list of your own.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Take the heaviest steps, and compare.")] = False,
+    set_: Set = None,
+    out: Out = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """What will it need, what fits, how long, at what price?
+
+    For a task, or free-hand for any model: `--model meta-llama/Llama-3.1-70B --method qlora --device H100`. No weights
+    are read.
+    """
+    with session(json, quiet, debug) as here:
+        import luthier as lu
+        from luthier.ground.task import train_values
+        from luthier.reports.terminal import plan_view
+        from luthier.verbs.plan import Hardware
+
+        levers = {
+            "optimizer": optimizer,
+            "precision": precision,
+            "base": base,
+            "checkpointing": checkpointing,
+            "adapter.rank": rank,
+        }
+        overrides = [*(set_ or []), *(f"train.{key}={value}" for key, value in levers.items() if value is not None)]
+        result = lu.plan(
+            _task(task, overrides) if task else None,
+            model=model,
+            method=method,
+            seq=seq,
+            batch=batch,
+            targets=targets,
+            settings=None if task else train_values(overrides),
+            hardware=Hardware(device, devices, strategy.value, memory, prices),
+            measure=measure,
+            out=out,
+            tell=here.tell,
+        )
+        here.show(result, plan_view)
 
 
 @app.command()

@@ -172,6 +172,7 @@ class PlanResult(Result):
     limit_bytes: int | None  # the budget, or the device's memory
     limit_source: str  # budget.memory, memory of the device
     choice: dict[str, Any]  # what was chosen to fit: dotted keys and values; empty: nothing had to change
+    choice_tier: int = 0  # 0 nothing changed, 1 same mathematics, 2 another algorithm, 3 another thing trained
     concessions: list[Concession]
     frontier: list[FrontierPoint]
     smallest_bytes: int | None  # the smallest peak of all that was tried

@@ -165,6 +165,8 @@ class TrainResult(Result):
     tokens_per_s: float
     peak_bytes: int
     predicted_peak_bytes: int | None = None
+    baseline_bytes: int | None = None  # of the process before the model was loaded, part of both peaks
+    planned: dict[str, Any] = Field(default_factory=dict)  # settings that were changed so that the budget is kept
     processes: int = 1
     total_peak_bytes: int | None = None  # of all processes: the sum of their peaks; peak_bytes is the largest one
     trainable_parameters: int

@@ -250,6 +250,10 @@ class BudgetSpec(Strict):
         pattern=r"^\d+(\.\d+)?\s*(MB|GB|MiB|GiB)$",
         description="Memory of the whole process, or of the GPU, such as 6GB.",
     )
+    choose: bool = Field(
+        True,
+        description="Let training change settings that this file does not set, if it would not fit otherwise.",
+    )
     time: str | None = Field(
         None, pattern=r"^\d+(\.\d+)?\s*(s|min|h)$", description="Wall time of training, such as 20min."
     )

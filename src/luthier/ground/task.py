@@ -122,6 +122,21 @@ def load_task(path: str | Path, overrides: Sequence[str] = ()) -> Task:
     return Task(spec=spec, path=path.resolve(), overrides=tuple(overrides))
 
 
+def train_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the values of `train` that overrides such as `train.optimizer=adamw` set, without a task file.
+
+    Raises:
+        BadInput: one is of another form, or sets another key.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _apply(values, override, {})
+    if others := [key for key in values if key != "train"]:
+        raise BadInput(f'"{others[0]}" is of a task file, and none is named', fix="set keys of train alone")
+    train = values.get("train", {})
+    return dict(train) if isinstance(train, dict) else {}
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of task files, for editors."""
     schema = TaskSpec.model_json_schema(by_alias=True)

@@ -30,6 +30,12 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def resident_bytes() -> int:
+    """Return what this process has in memory now, after giving back what was freed."""
+    give_back_memory()
+    return int(psutil.Process().memory_info().rss)
+
+
 class PeakMemory:
     """Context manager; afterwards (and meanwhile) `.bytes` is the highest resident size seen inside."""
 

@@ -186,7 +186,7 @@ def _one_device(
 
 def _sizes(predicted: Prediction, spec: TrainSpec) -> ModelSizes:
     whole = predicted.trainable_parameters >= predicted.parameters
-    itemsize = {"int8": 1.0, "nf4": 0.52, "fp32": 4.0, "bf16": 2.0}.get(str(spec.base), None)
+    itemsize = {"int8": 1.0, "nf4": 0.52, "fp32": 4.0, "bf16": 2.0}.get(str(spec.base))
     return ModelSizes(
         frozen=0 if whole else predicted.parameters,
         trained=predicted.trainable_parameters,
@@ -264,6 +264,7 @@ def _told(
         limit_bytes=question.limit_bytes,
         limit_source=question.limit_source,
         choice=settings,
+        choice_tier=chosen.choice.tier if chosen else 0,
         concessions=chosen.concessions if chosen else [],
         frontier=chosen.frontier if chosen else [],
         smallest_bytes=min(chosen.smallest_bytes, terms.total) if chosen else None,

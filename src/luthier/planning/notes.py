@@ -1,6 +1,6 @@
 """The formula and the source of each term of a plan, with the plan's own numbers.
 
-    notes_of(config, spec, predicted, workload, "lora")[0].formula
+notes_of(config, spec, predicted, workload, "lora")[0].formula
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import contextlib
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from luthier.adapters.base import get_kind
@@ -22,9 +23,11 @@ from luthier.ground.events import Tell, silent
 from luthier.ground.hashes import key_of
 from luthier.ground.results import TrainResult
 from luthier.ground.task import Task, load_task
+from luthier.ground.units import seconds_of
 from luthier.machine.describe import environment
 from luthier.models.load import LoadedModel
 from luthier.objectives.base import Objective, make_objective
+from luthier.planning.choose import applied
 from luthier.rows.lengths import fit_length
 from luthier.rows.types import Encoded, Row
 from luthier.training.loop import PACK_TOKENS, train_rows
@@ -32,12 +35,11 @@ from luthier.training.optimizers.base import OPTIMIZERS
 from luthier.training.parallel.group import SOLO, Group, joined
 from luthier.training.parallel.launch import is_worker
 from luthier.training.precision import autocast_of, float32_products
+from luthier.verbs.fitting import Fitted, fit
 from luthier.verbs.injection import injected
 from luthier.verbs.processes import run_of_all, train_in_processes
 from luthier.verbs.runs import Run, find_run, open_run, runs_folder
 from luthier.verbs.workbench import Workbench
-
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def train(
@@ -115,6 +117,7 @@ def train_key(bench: Workbench, passages: int) -> str:
             "passages": passages,
             "documents": bench.documents_key if passages else None,
             "time": spec.budget.time,
+            "memory": [spec.budget.memory, spec.budget.choose],
             "metric": bench.metric_key() if spec.train.best_by == "metric" else None,
         }
     )
@@ -133,12 +136,14 @@ def refuse_meaningless(bench: Workbench) -> None:
 
 
 def _train(bench: Workbench, passages: int, run: Run, resume: bool, group: Group) -> TrainResult:
-    spec = bench.spec.train
-    objective = make_objective(spec.objective, bench.renderer)
+    objective = make_objective(bench.spec.train.objective, bench.renderer)
     run.tell({"kind": "stage", "text": f"preparing rows{f' with {passages} passages each' if passages else ''}"})
-    rows = _encode(bench, objective, bench.rows("train"), passages, run.tell)
+    rows = encoded_rows(bench, objective, bench.rows("train"), passages, run.tell)
     dev_rows = bench.rows("dev") if bench.spec.data.dev else []
-    dev = _encode(bench, objective, dev_rows, passages, run.tell)
+    dev = encoded_rows(bench, objective, dev_rows, passages, run.tell)
+    fitted = Fitted(**group.first(lambda: asdict(fit(bench, objective, rows, run.path, group.size))))
+    spec = applied(bench.spec.train, fitted.settings)
+    bench = bench.with_train(spec)
     kind = get_kind(spec.adapter.kind)
     with injected(bench, kind, objective, group) as (loaded, trainable, root):
         run.tell({"kind": "stage", "text": f"training {spec.adapter.kind} on {len(rows)} rows{_by(group)}"})
@@ -157,7 +162,7 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool, group: Group
                 fingerprint={**bench.base_key(), "passages": passages},
                 autocast=autocast_of(spec),
                 score_dev=_scorer(bench, loaded, dev_rows, passages) if spec.best_by == "metric" else None,
-                deadline_s=_seconds(bench.spec.budget.time),
+                deadline_s=seconds_of(bench.spec.budget.time) if bench.spec.budget.time else None,
                 resume=resume,
                 resume_command=_resume_command(bench.task, run, group),
                 pack_tokens=spec.pack_tokens or PACK_TOKENS,
@@ -173,11 +178,17 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool, group: Group
         passages=passages,
         provenance=loaded.provenance,
         environment=environment(spec.seed),
+        predicted_peak_bytes=fitted.predicted_peak_bytes,
+        baseline_bytes=fitted.baseline_bytes,
+        planned=fitted.settings,
         **outcome.facts(),
     )
 
 
-def _encode(bench: Workbench, objective: Objective, rows: Sequence[Row], passages: int, tell: Tell) -> list[Encoded]:
+def encoded_rows(
+    bench: Workbench, objective: Objective, rows: Sequence[Row], passages: int, tell: Tell
+) -> list[Encoded]:
+    """Return rows as the objective trains them, without those that are too long or have no target."""
     spec = bench.spec.train
     encoded = [objective.encode(row) for row in bench.training_rows(rows, passages)]
     fitted = [fit_length(row, spec.max_length, spec.on_long) for row in encoded]
@@ -222,10 +233,3 @@ def _newest_unended(task: Task) -> Path | None:
     runs = sorted(runs_folder(task).glob("train-*"), key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
     open_runs = [path for path in runs if not (path / "report.json").exists()]
     return open_runs[-1] if open_runs else None
-
-
-def _seconds(limit: str | None) -> float | None:
-    if limit is None:
-        return None
-    unit = limit.lstrip("0123456789. ")
-    return float(limit.removesuffix(unit)) * _SECONDS[unit]

@@ -8,8 +8,10 @@ Everything is made when first asked for and kept. This is wiring: which room's f
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -24,6 +26,7 @@ from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
 from luthier.ground.hashes import key_of, sha256_file
 from luthier.ground.results import CheckResult, IndexResult, Passage
+from luthier.ground.spec import TrainSpec
 from luthier.ground.task import Task
 from luthier.models.find import Found, find_model
 from luthier.models.load import LoadedModel, load_model, load_tokenizer, stop_ids
@@ -52,6 +55,13 @@ class Workbench:
         self.tell = tell
         self._read: dict[Split, ReadResult] = {}
         self._loaded: dict[str, LoadedModel] = {}
+
+    def with_train(self, train: TrainSpec) -> Workbench:
+        """Return a bench that trains by other settings and shares everything that is loaded."""
+        other = copy.copy(self)
+        other.spec = self.spec.model_copy(update={"train": train})
+        other.task = replace(self.task, spec=other.spec)
+        return other
 
     # -- rows ------------------------------------------------------------------------------------------------------
 

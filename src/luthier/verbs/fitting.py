@@ -1,0 +1,149 @@
+"""Before training: will it fit, and with which settings?
+
+`train` predicts its own peak before the model is loaded, changes what the task file leaves open if that keeps the
+budget, and refuses, with the numbers, what cannot fit. What was chosen lies in the run directory as `plan.json`, so
+that a resumed run goes on with the same settings.
+
+    fit(bench, objective, rows, run_path).predicted_peak_bytes
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from luthier.ground.errors import BadInput, Refused
+from luthier.ground.files import write_json
+from luthier.ground.plan_result import PlanResult
+from luthier.ground.spec import TrainSpec
+from luthier.ground.units import bytes_of, seconds_of
+from luthier.ground.words import exact_size
+from luthier.machine.catalogue import Device
+from luthier.machine.here import this_device
+from luthier.machine.memory import resident_bytes
+from luthier.models.folder import read_json_file
+from luthier.models.kernels.build import has_native_attention
+from luthier.objectives.base import Objective
+from luthier.planning.answer import Question, answer
+from luthier.planning.choose import applied
+from luthier.planning.config import read_config
+from luthier.planning.workload import workload_of
+from luthier.rows.types import Encoded
+from luthier.training.engine.families import FAMILIES
+from luthier.verbs.workbench import Workbench
+
+PLAN = "plan.json"
+_SAME_TRAINED = 2  # tiers up to here train the same weights
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training goes by.
+
+    Attributes:
+        settings: that were chosen, as dotted keys; {} if nothing had to change.
+        predicted_peak_bytes: of one process; None if it cannot be told.
+        baseline_bytes: of the process before the model is loaded.
+    """
+
+    settings: dict[str, Any]
+    predicted_peak_bytes: int | None
+    baseline_bytes: int
+
+
+def fit(bench: Workbench, objective: Objective, rows: Sequence[Encoded], run: Path, processes: int = 1) -> Fitted:
+    """Return settings that fit, and what they will need.
+
+    Raises:
+        Refused: nothing fits; the smallest that was found is named.
+    """
+    spec = bench.spec.train
+    kept = read_json_file(run / PLAN) if (run / PLAN).is_file() else None
+    if kept is not None:
+        spec = applied(spec, kept["settings"])
+    question = _question(bench, spec, objective, rows, processes)
+    try:
+        result = answer(question)
+    except BadInput:
+        if bench.spec.budget.memory is not None:
+            raise
+        return _untold(bench)  # a plug-in's model or adapter that has no form without memory trains all the same
+    settings: dict[str, Any] = kept["settings"] if kept is not None else {}
+    if kept is None and result.fits is False and bench.spec.budget.choose:
+        result = answer(replace(question, look_around=True))
+        settings = result.choice
+        if result.fits:
+            _refuse_another_thing(result)
+    if result.fits is False and kept is None:
+        _refuse(result.peak_bytes, result.limit_bytes or 0, result.limit_source, result.smallest_bytes)
+    write_json(run / PLAN, {"settings": settings, "predicted_peak_bytes": result.peak_bytes})
+    if settings:
+        said = ", ".join(f"{key}: {value}" for key, value in settings.items())
+        bench.tell({"kind": "warning", "text": f"to keep {result.limit_source}, training goes with {said}"})
+    gc.collect()
+    baseline = resident_bytes() if question.device.kind in ("cpu", "apple") else question.baseline_bytes
+    predicted = result.peak_bytes - result.baseline_bytes + baseline
+    bench.tell({"kind": "plan", "peak_bytes": predicted, "step_s": result.step_s, "total_s": result.total_s})
+    return Fitted(settings, predicted, baseline)
+
+
+def shares_beginnings(spec: TrainSpec, family: str) -> bool:
+    """Whether training would compute common beginnings of rows once."""
+    native = has_native_attention() and spec.precision == "bf16" and spec.base != "fp32"
+    return spec.prefix_sharing and native and family in FAMILIES
+
+
+def _question(
+    bench: Workbench, spec: TrainSpec, objective: Objective, rows: Sequence[Encoded], processes: int
+) -> Question:
+    device = this_device(measure=bench.spec.budget.memory is not None)
+    config, _ = read_config(str(bench.found.folder))
+    limit, source = _limit(bench, device, processes)
+    shares = device.kind == "cpu" and shares_beginnings(spec, config.model_type)
+    return Question(
+        name=bench.spec.model,
+        config=config,
+        spec=spec,
+        method=spec.adapter.kind,
+        load=lambda of: workload_of(rows, of, shares=shares),
+        device=device,
+        baseline_bytes=resident_bytes() if device.kind in ("cpu", "apple") else device.overhead_bytes,
+        limit_bytes=limit,
+        limit_source=source,
+        time_limit_s=seconds_of(bench.spec.budget.time) if bench.spec.budget.time else None,
+        objective=objective,
+        look_around=False,
+    )
+
+
+def _limit(bench: Workbench, device: Device, processes: int) -> tuple[int | None, str]:
+    if bench.spec.budget.memory is not None:
+        return bytes_of(bench.spec.budget.memory), "budget.memory"
+    if device.memory_bytes is None:
+        return None, ""
+    shared = f", shared by {processes} processes" if processes > 1 else ""
+    return device.memory_bytes // processes, f"this machine's memory{shared}"
+
+
+def _untold(bench: Workbench) -> Fitted:
+    bench.tell({"kind": "warning", "text": "the memory of this training cannot be predicted"})
+    return Fitted({}, None, resident_bytes())
+
+
+def _refuse(peak: int, limit: int, source: str, smallest: int | None) -> None:
+    least = f"; the smallest that was found needs {exact_size(smallest)}" if smallest else ""
+    raise Refused(
+        f"training would need {exact_size(peak)}, more than {exact_size(limit)} ({source}){least}",
+        fix="`luthier plan` shows what each setting saves; raise the budget, or change the model or the settings",
+    )
+
+
+def _refuse_another_thing(result: PlanResult) -> None:
+    """Refuse to train something else than the task file says, which only a person may want."""
+    if result.choice_tier > _SAME_TRAINED:
+        said = " ".join(f"--set {key}={value}" for key, value in result.choice.items())
+        limit = f"{exact_size(result.limit_bytes or 0)} ({result.limit_source})"
+        raise Refused(f"training fits into {limit} only if something else is trained", fix=f"add {said}")
