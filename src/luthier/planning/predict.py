@@ -29,7 +29,7 @@ from luthier.objectives.sft import SupervisedFinetuning
 from luthier.planning.fused import fused_attention
 from luthier.planning.replay import Profile, replayed
 from luthier.planning.stages import places_of, stage_of, term_of
-from luthier.planning.subject import meta_model
+from luthier.planning.subject import meta_model, plannable
 from luthier.planning.trace import MemoryTrace
 from luthier.planning.work import Work
 from luthier.rows.types import Encoded, Pack, Row
@@ -96,7 +96,7 @@ def predict_training(
         device: cpu, or cuda, where the allocator is not modelled.
         objective: whose loss is traced (default: supervised finetuning).
     """
-    with planned_for(device), fused_attention(), MemoryTrace() as trace, hearing(trace.hear):
+    with plannable(config), planned_for(device), fused_attention(), MemoryTrace() as trace, hearing(trace.hear):
         traced = _trace_steps(trace, config, spec, steps, objective)
     return told(trace, traced, baseline_bytes, device)
 

@@ -30,7 +30,7 @@ from luthier.planning.fused import fused_attention
 from luthier.planning.predict import Prediction
 from luthier.planning.replay import replayed
 from luthier.planning.stages import words_of
-from luthier.planning.subject import is_encoder_decoder, meta_model
+from luthier.planning.subject import is_encoder_decoder, meta_model, plannable
 from luthier.planning.trace import Block, MemoryTrace
 from luthier.planning.work import Work
 
@@ -75,7 +75,14 @@ def predict_inference(
         kv_bytes: of one number in the cache (default: as Luthier keeps it: 4 on a CPU, otherwise as `precision`).
         new_tokens: of these how many are written rather than read; of an encoder-decoder, the answer's length.
     """
-    with planned_for(device), torch.no_grad(), fused_attention(), MemoryTrace() as trace, hearing(trace.hear):
+    with (
+        plannable(config),
+        planned_for(device),
+        torch.no_grad(),
+        fused_attention(),
+        MemoryTrace() as trace,
+        hearing(trace.hear),
+    ):
         model = meta_model(config, _DTYPES[base if base in _DTYPES else precision])
         if base in ("int8", "nf4"):
             quantize_model(model, "int8" if base == "int8" else "nf4")

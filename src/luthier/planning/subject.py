@@ -8,16 +8,20 @@ weights cost a second and some megabytes of Python objects.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from luthier.ground.errors import BadInput
 from luthier.models.packed import install_packed_attention
 from luthier.models.quiet import no_progress_bars
 from luthier.planning.config import config_from, is_encoder_decoder, read_config
 
-__all__ = ["config_from", "is_encoder_decoder", "meta_model", "read_config"]
+__all__ = ["config_from", "is_encoder_decoder", "meta_model", "plannable", "read_config"]
 
 
 def meta_model(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
@@ -35,6 +39,19 @@ def meta_model(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     if not is_encoder_decoder(config):
         install_packed_attention(model)
     return model
+
+
+@contextlib.contextmanager
+def plannable(config: PretrainedConfig) -> Iterator[None]:
+    """Tell in one sentence that a model's code cannot be run without memory, if that shows within the block."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
+        raise BadInput(
+            f'a "{config.model_type}" cannot be planned in this way, since its code does not run ({reason})',
+            fix="choose another model, or another method",
+        ) from error
 
 
 def _own_head(model: PreTrainedModel) -> None:
