@@ -105,3 +105,18 @@ def test_bfloat16_stays_within_its_rounding() -> None:
     wanted = plain_attention(*inputs, Segments(lengths), laid_out(inputs, 0.25))
     found = bucketed_attention(*(x.bfloat16() for x in inputs), make_layout(lengths, CPU), 0.25)
     assert (found.double() - wanted).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_values_may_be_narrower_than_keys(dtype: torch.dtype) -> None:
+    """As in latent attention (DeepSeek), which the kernels of one width must not be given."""
+    lengths, generator = (7, 16, 900), torch.Generator().manual_seed(0)
+    shapes = [(sum(lengths), 4, 32), (sum(lengths), 4, 32), (sum(lengths), 4, 16)]
+    inputs = [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+    heads = laid_out(inputs, 0.2)
+    outs = [way(*inputs, Segments(lengths), heads) for way in (pack_attention, plain_attention)]
+    grads = [torch.autograd.grad(out.float().square().sum(), inputs) for out in outs]
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 5e-2}[dtype]
+    torch.testing.assert_close(outs[0], outs[1], atol=tolerance, rtol=tolerance)
+    for one, other in zip(*grads, strict=True):
+        assert float((one - other).float().norm() / other.float().norm()) < tolerance

@@ -29,7 +29,7 @@ FULL: dict[str, Any] = {"adapter": {"kind": "full"}}
         ("llama-3.1-405b", LORA, 812e9, 1100e9),
         ("llama-3.1-405b", FULL, 405.85e9 * 16, 405.85e9 * 19),
         ("llama-3.1-70b", {"base": "nf4"}, 39e9, 90e9),
-        ("deepseek-v3", {"adapter": {"kind": "lora", "targets": ["o_proj"]}}, 1342e9, 1500e9),
+        ("deepseek-v3", {"adapter": {"kind": "lora", "targets": ["o_proj"]}}, 1342e9, 1700e9),
     ],
 )
 def test_seconds_are_enough(name: str, spec: dict[str, Any], least: float, most: float) -> None:

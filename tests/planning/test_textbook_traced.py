@@ -37,7 +37,7 @@ def test_13b_in_16_bits_is_26_gb_and_the_textbook_adds_a_fifth(llama_13b: Pretra
 
 
 def train(config: PretrainedConfig, **spec: Any) -> Prediction:
-    packs = [some_packs(4, 1024)] * 2
+    packs = [some_packs(4, 1024)] * 2  # 4,096 tokens
     return predict_scaled(
         lambda shallow: predict_training(shallow, TrainSpec(**spec), packs, baseline_bytes=0, device="cuda"), config
     )
@@ -51,7 +51,7 @@ def test_13b_trained_in_full_needs_over_100_gb_and_every_lever_brings_it_down(ll
     assert full.peak_bytes > 100e9
     assert full.peak_bytes > 2 * lora.peak_bytes > 2 * nf4.peak_bytes > 2 * least.peak_bytes
     assert lora.peak_bytes > train(llama_13b, checkpointing="full").peak_bytes
-    assert least.peak_bytes < 10e9
+    assert least.peak_bytes < 11e9
 
 
 @pytest.mark.parametrize("recomputation", ["none", "selective", "full"])
@@ -64,12 +64,10 @@ def test_activations_agree_with_korthikanti(recomputation: Recomputation) -> Non
     depths.
     """
     batch, seq, hidden, heads = 4, 256, 256, 8
-    found = (
-        _kept(4, recomputation, batch, seq, hidden, heads) - _kept(2, recomputation, batch, seq, hidden, heads)
-    ) / 2
+    four, two = (_kept(layers, recomputation, batch, seq, hidden, heads) for layers in (4, 2))
     wider = {"none": 2 * seq * batch * hidden + heads * seq * seq * batch, "selective": 2 * seq * batch * hidden}
     expected = korthikanti_bytes(1, seq, batch, hidden, heads, recomputation) + wider.get(recomputation, 0)
-    assert found == pytest.approx(expected, rel=0.03)
+    assert (four - two) / 2 == pytest.approx(expected, rel=0.03)
 
 
 def _kept(layers: int, recomputation: Recomputation, batch: int, seq: int, hidden: int, heads: int) -> int:

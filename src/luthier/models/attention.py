@@ -55,9 +55,10 @@ def pack_attention(
 ) -> Tensor:
     """Return the attention output [T, H, D], by the fastest way that serves."""
     autocast = torch.is_autocast_enabled(device_type(query_THD.device))
-    if not dropout and not autocast and serves(query_THD.dtype, query_THD.device, heads.size):
+    is_even = value_TKD.shape[-1] == heads.size  # the kernels know one width; latent attention has narrower values
+    if is_even and not dropout and not autocast and serves(query_THD.dtype, query_THD.device, heads.size):
         return varlen_attention(query_THD, key_TKD, value_TKD, segments, heads)
-    if _flash_serves(query_THD, segments, heads, dropout):
+    if is_even and _flash_serves(query_THD, segments, heads, dropout):
         return _flash_attention(query_THD, key_TKD, value_TKD, segments, heads)
     if dropout or heads.cap or not segments.is_flat or device_type(query_THD.device) != "cpu":
         return plain_attention(query_THD, key_TKD, value_TKD, segments, heads, dropout)

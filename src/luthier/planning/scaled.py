@@ -31,6 +31,7 @@ from luthier.planning.work import Work
 TRACED_IN_FULL = 48  # layers; deeper models are scaled by `predict_quickly`
 P = TypeVar("P", bound=Prediction)
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers")  # name layers by number
+_LARGEST = ("block_parameters", "largest_trained")  # of one layer or weight, whatever the depth
 _SHARED = ("num_kv_shared_layers",)  # the last layers borrow from others: no pattern
 _DEPTHS = (("num_layers", "num_decoder_layers"), ("encoder_layers", "decoder_layers", "num_hidden_layers"))
 
@@ -82,7 +83,7 @@ def shallow_depths(config: PretrainedConfig, layers: tuple[int, int]) -> tuple[i
     prefix, period = pattern
     rest = (depth - prefix) % period
     few = prefix + rest
-    few += period * max(0, -(-(layers[0] - few) // period))
+    few += period * max(1, -(-(layers[0] - few) // period))
     more = few + period * max(1, -(-(layers[1] - few) // period))
     return (few, more) if 0 < few < more < depth else None
 
@@ -173,7 +174,7 @@ def carried_on(few: P, more: P, share: float) -> P:
         a, b = getattr(few, each.name), getattr(more, each.name)
         if isinstance(b, Work):
             changed[each.name] = a + (b - a) * share
-        elif isinstance(b, int) and each.name not in changed:
+        elif isinstance(b, int) and each.name not in {*changed, *_LARGEST}:
             changed[each.name] = round(a + (b - a) * share)
     return replace(more, **changed)
 
