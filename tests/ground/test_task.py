@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from luthier.ground.errors import BadInput
-from luthier.ground.task import json_schema, load_task
+from luthier.ground.task import json_schema, load_task, train_values
 
 GOOD = "name: demo\nmodel: smollm2-135m-instruct\ndata: {train: train.jsonl}\n"
 
@@ -92,3 +92,28 @@ def test_the_json_schema_names_every_key_and_refuses_others() -> None:
     assert {"name", "model", "data", "schema", "train"} <= set(schema["properties"])
     assert schema["additionalProperties"] is False
     assert all("description" in field for field in schema["$defs"]["AdapterSpec"]["properties"].values())
+
+
+def test_settings_of_training_are_read_without_a_file() -> None:
+    settings = ["train.optimizer=adafactor", "train.epochs=1", "train.adapter.rank=4", "train.adapter.kind=lora"]
+    read = train_values([*settings, "train.epochs=2.5", "train.max_grad_norm=null"])
+    adapter = {"rank": 4, "kind": "lora"}
+    assert read == {"optimizer": "adafactor", "epochs": 2.5, "adapter": adapter, "max_grad_norm": None}
+    assert train_values([]) == {}
+    assert train_values(["train={epochs: 3}", "train.seed=1"]) == {"epochs": 3, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        ("train.epochs", 'train.epochs" is not of the form key=value'),
+        ("=3", "is not of the form key=value"),
+        ("budget.memory=6GB", '"budget" is of a task file, and none is named'),
+        ("epochs=3", '"epochs" is of a task file'),
+        ("train=5", "train is a mapping of keys to values, not 5"),
+    ],
+)
+def test_settings_without_a_file_are_held_to_train(override: str, match: str) -> None:
+    with pytest.raises(BadInput, match=match) as caught:
+        train_values(["train.seed=1", override])
+    assert "\n" not in str(caught.value)

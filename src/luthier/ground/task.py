@@ -126,7 +126,7 @@ def train_values(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the values of `train` that overrides such as `train.optimizer=adamw` set, without a task file.
 
     Raises:
-        BadInput: one is of another form, or sets another key.
+        BadInput: one is of another form, sets another key, or `train` itself to what is no mapping.
     """
     values: dict[str, Any] = {}
     for override in overrides:
@@ -134,7 +134,9 @@ def train_values(overrides: Sequence[str]) -> dict[str, Any]:
     if others := [key for key in values if key != "train"]:
         raise BadInput(f'"{others[0]}" is of a task file, and none is named', fix="set keys of train alone")
     train = values.get("train", {})
-    return dict(train) if isinstance(train, dict) else {}
+    if not isinstance(train, dict):
+        raise BadInput(f"train is a mapping of keys to values, not {train!r}", where="--set", fix="set train.KEY=VALUE")
+    return dict(train)
 
 
 def json_schema() -> dict[str, Any]:
