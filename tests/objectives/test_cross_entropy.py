@@ -81,3 +81,56 @@ def test_a_trained_head_under_autocast_gets_float32_gradients() -> None:
     exact = torch.autograd.grad(plain_cross_entropy(Head(head), hidden, targets), head.weight)[0]
     assert head.weight.grad is not None and head.weight.grad.dtype == torch.float32
     assert ((head.weight.grad - exact).norm() / exact.norm()).item() < 1e-2
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_backward_runs_once(trained: bool) -> None:
+    """It scales in place what it kept: a second run would scale twice, and must not go by unseen."""
+    head, hidden, targets = _problem(9, 6, torch.float32)
+    head.requires_grad_(trained)
+    loss = summed_cross_entropy(Head(head), hidden, targets, chunk_rows=4) * 0.5
+    (once,) = torch.autograd.grad(loss, hidden, retain_graph=True)
+    kept = once.clone()
+    with pytest.raises(RuntimeError, match="only once"):
+        loss.backward()
+    assert torch.equal(once, kept)
+    assert hidden.grad is None
+    (expected,) = torch.autograd.grad(plain_cross_entropy(Head(head), hidden, targets) * 0.5, hidden)
+    torch.testing.assert_close(once, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_trained_heads_gradients_are_the_plain_sum_over_chunks_bit_for_bit(dtype: torch.dtype, bias: bool) -> None:
+    """The vocabulary is larger than the rows that are added at once, and no multiple of them."""
+    generator = torch.Generator().manual_seed(7)
+    head = nn.Linear(8, 9001, bias=bias).to(dtype)
+    hidden = torch.randn(50, 8, generator=generator).to(dtype)
+    targets = torch.randint(9001, (50,), generator=generator)
+    wanted = list(head.parameters())
+
+    def gradients(rows: slice) -> tuple[Tensor, ...]:
+        leaf = hidden[rows].clone().requires_grad_()
+        return torch.autograd.grad(summed_cross_entropy(Head(head), leaf, targets[rows], chunk_rows=8), [leaf, *wanted])
+
+    whole = gradients(slice(0, 50))
+    parts = [gradients(slice(start, start + 8)) for start in range(0, 50, 8)]
+    assert torch.equal(whole[0], torch.cat([part[0] for part in parts]))
+    for number in range(1, len(whole)):
+        total = torch.zeros_like(whole[number], dtype=torch.float32)
+        for part in parts:
+            total += part[number].float()  # a single chunk's gradient is of the head's precision already
+        assert whole[number].dtype == dtype
+        assert torch.equal(whole[number], total.to(dtype))
+
+
+def test_a_factor_of_the_loss_keeps_its_float32() -> None:
+    """A loss scale or a share that bfloat16 cannot hold must not be rounded before the product is."""
+    head, hidden, targets = _problem(12, 8, torch.bfloat16)
+    head.requires_grad_(False)
+    factor = 1 + 1 / 300  # between two bfloat16 numbers
+    plain, scaled = (
+        torch.autograd.grad(summed_cross_entropy(Head(head), hidden, targets) * by, hidden)[0] for by in (1.0, factor)
+    )
+    assert torch.equal(scaled, (plain.float() * factor).to(torch.bfloat16))
+    assert not torch.equal(scaled, plain)
