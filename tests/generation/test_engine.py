@@ -9,6 +9,7 @@ import torch
 from generation_models import CONTEXT, VOCABULARY, Words, build, reference_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from luthier.generation.engine import Generator, _leave, common_beginning
 from luthier.generation.sampling import choose, uniform_numbers
@@ -282,3 +283,21 @@ def test_the_real_model_writes_what_transformers_writes() -> None:
     answers = Generator(loaded.model, tokenizer, {end}).generate(prompts, Settings(max_new_tokens=24))
     assert [answer.ids for answer in answers] == [reference_ids(loaded.model, p, 24, {end}) for p in prompts]
     assert "Paris" in str(answers[0].text) and "<|" not in str(answers[0].text)
+
+
+def test_latent_attention_answers_in_bfloat16_by_the_plain_way() -> None:
+    """DeepSeek multiplies what its cache returns, so a cache of float32 would not do."""
+    config = AutoConfig.for_model(
+        "deepseek_v3", vocab_size=VOCABULARY, hidden_size=48, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=4, n_routed_experts=4, n_group=2, topk_group=1,
+        num_experts_per_tok=2, moe_intermediate_size=32, kv_lora_rank=16, q_lora_rank=32, qk_nope_head_dim=16,
+        qk_rope_head_dim=8, v_head_dim=16, first_k_dense_replace=1, max_position_embeddings=CONTEXT,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    install_packed_attention(model)
+    generator = Generator(model, Words(), [])  # type: ignore[arg-type]
+    assert not generator.share
+    prompts = make_prompts(3, prefix=20)
+    answers = generator.generate(prompts, Settings(max_new_tokens=5))
+    assert [answer.finish for answer in answers] == ["length"] * 3
