@@ -88,8 +88,11 @@ def test_a_block_ends_with_its_last_reference() -> None:
 def test_views_and_changes_in_place_take_nothing() -> None:
     with MemoryTrace() as trace:
         x = _empty(6, 10)
+        before = trace.total_work()
         views = [x.t(), x[1:3], x.view(3, 20), x.reshape(60), x.unsqueeze(0).expand(7, 6, 10), x.detach(), *x.chunk(2)]
+        assert trace.total_work() == before, "a view is no work"
         x.add_(1).mul_(x)
+        assert trace.total_work().calls == before.calls + 2
         assert _live(trace) == 240
         copied = x.t().reshape(60)  # not in the order of the memory: a copy
         assert _live(trace) == 480
