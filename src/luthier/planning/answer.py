@@ -92,14 +92,17 @@ def answer(question: Question) -> PlanResult:
 def _predict(question: Question, spec: TrainSpec, workload: Workload) -> Prediction:
     device = TRACED_AS[question.device.kind]
     if question.method == "inference":
-        return predict_inference(
+        return predict_quickly(
+            lambda config: predict_inference(
+                config,
+                precision=spec.precision,
+                base=spec.base,
+                seq=workload.longest,
+                batch=workload.rows,
+                baseline_bytes=question.baseline_bytes,
+                device=device,
+            ),
             question.config,
-            precision=spec.precision,
-            base=spec.base,
-            seq=workload.longest,
-            batch=workload.rows,
-            baseline_bytes=question.baseline_bytes,
-            device=device,
         )
     return predict_quickly(lambda config: _predict_with(question, config, spec, workload), question.config)
 
@@ -118,7 +121,7 @@ def _predict_with(question: Question, config: PretrainedConfig, spec: TrainSpec,
     return predict_training(
         config,
         spec,
-        [workload.heaviest] * 3,
+        [workload.heaviest] * 2,
         baseline_bytes=question.baseline_bytes,
         device=device,
         objective=question.objective,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from luthier.models.kernels.build import library
-from luthier.models.planned import device_type
+from luthier.models.planned import device_type, note_work
 
 NF4_BLOCK, SCALE_GROUP = 64, 256
 # The quantiles of a normal distribution, made to hold 0 and to end at -1 and 1 (Dettmers et al. 2023, appendix E).
@@ -41,25 +41,35 @@ _SIGNATURES = {
 
 def int8(codes_OI: Tensor, scales_O: Tensor, out_OI: Tensor) -> Tensor:
     """Write code times scale to `out_OI` (float32 or bfloat16) and return it."""
+    if out_OI.is_meta:
+        return _noted(out_OI)
     if (call := _native("luthier_int8", out_OI)) is None:
         for rows in _tiles(out_OI):
             out_OI[rows].copy_(codes_OI[rows].float().mul_(scales_O[rows, None]))
-    elif not out_OI.is_meta:
+    else:
         call(_is_bf16(out_OI), codes_OI.data_ptr(), scales_O.data_ptr(), *_place(out_OI))
     return out_OI
 
 
 def nf4(codes_OP: Tensor, scale_codes_OB: Tensor, outer_G: Tensor, mean: Tensor, out_OI: Tensor) -> Tensor:
     """Write level times the scale of its block to `out_OI` (float32 or bfloat16) and return it."""
+    if out_OI.is_meta:
+        return _noted(out_OI)
     if (call := _native("luthier_nf4", out_OI)) is None:
         scales_OB = nf4_scales(scale_codes_OB, outer_G, mean)
         for rows in _tiles(out_OI):
             out_OI[rows].copy_(_scaled_levels(codes_OP[rows], scales_OB[rows], out_OI.shape[1]))
-    elif not out_OI.is_meta:
+    else:
         call(
             _is_bf16(out_OI), codes_OP.data_ptr(), scale_codes_OB.data_ptr(), outer_G.data_ptr(), float(mean),
             NF4_LEVELS.data_ptr(), FLOAT8.data_ptr(), *_place(out_OI),
         )  # fmt: skip
+    return out_OI
+
+
+def _noted(out_OI: Tensor) -> Tensor:
+    """A weight without memory: what would have been moved, whichever way the numbers are made."""
+    note_work(moved_bytes=out_OI.numel() * (out_OI.itemsize + 1))
     return out_OI
 
 
