@@ -35,6 +35,7 @@ from luthier.planning.whole_model import predict_whole
 from luthier.planning.workload import Workload
 
 TRACED_AS: Mapping[str, str] = {"cpu": "cpu", "apple": "mps", "gpu": "cuda", "tpu": "cuda"}
+_EVALUATIONS, _EVALUATIONS_WITHOUT_NEED = 40, 14  # of other settings
 VERIFIED = ("cpu",)  # kinds of devices on which predictions were held against measurements
 
 
@@ -118,14 +119,15 @@ def _predict_with(question: Question, config: PretrainedConfig, spec: TrainSpec,
             baseline_bytes=question.baseline_bytes,
             device=device,
         )
-    return predict_training(
+    predicted = predict_training(
         config,
         spec,
-        [workload.heaviest] * 2,
+        [workload.traced] * 2,
         baseline_bytes=question.baseline_bytes,
         device=device,
         objective=question.objective,
     )
+    return replace(predicted, work=predicted.work * workload.untraced)
 
 
 # -- choosing ------------------------------------------------------------------------------------------------------
@@ -151,12 +153,17 @@ def _chosen(question: Question, predicted: Prediction) -> Chosen:
         steps=written.steps,
         has_gpu=question.device.kind == "gpu",
         layers=int(getattr(question.config, "num_hidden_layers", 0)) or None,
+        evaluations=_EVALUATIONS if _fits(question, predicted.terms) is False else _EVALUATIONS_WITHOUT_NEED,
     )
+
+
+def _fits(question: Question, terms: Terms) -> bool | None:
+    return None if question.limit_bytes is None else terms.total <= question.limit_bytes
 
 
 def _few_layers(question: Question, spec: TrainSpec) -> Prediction:
     workload = question.load(spec)
-    return predict_scaled(lambda config: _predict_with(question, config, spec, workload), question.config)
+    return predict_scaled(lambda config: _predict_with(question, config, spec, workload), question.config, (2, 3))
 
 
 def _precision_of(spec: TrainSpec) -> str:
@@ -227,7 +234,7 @@ def _told(
     pace = pace.model_copy(
         update={"step_s": step_s, "steps": workload.steps, "total_s": total_s, "tokens_per_s": _rate(pace, step_s)}
     )
-    fits = None if question.limit_bytes is None else terms.total <= question.limit_bytes
+    fits = _fits(question, terms)
     notes = notes_of(question.config, spec, predicted, workload, question.method)
     if parallel:
         notes = [*notes, *parallel_notes(_sizes(predicted, spec), parallel.strategy, parallel.devices)]

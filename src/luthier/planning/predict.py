@@ -20,7 +20,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from luthier.adapters.base import get_kind
 from luthier.adapters.full import Master
-from luthier.ground.plan_result import Moment, Terms
+from luthier.ground.plan_result import TERMS, Moment, Terms
 from luthier.ground.spec import TrainSpec
 from luthier.models.planned import hearing, planned_for
 from luthier.models.quantized import parameter_count, quantize_model, weight_counts
@@ -38,7 +38,7 @@ from luthier.training.precision import base_precision, base_quantized
 from luthier.training.step import TorchStep
 
 # What the process has beside its tensors once it trains, above the imports: the tokenizer, oneDNN's kernels and
-# scratch, threads, autograd. And what the model of the allocator does not see: small objects between large blocks, which
+# scratch, threads, autograd. And what the model of the allocator does not see: small objects between large blocks that
 # keep them apart, as do gradients of the earlier packs of a step. All three are fitted on the ten calibration cells of
 # benchmarks/plan_accuracy.py, which are not judged, and towards the safe side: runs of one cell differ by up to 5 %.
 PROCESS_BYTES = 94_000_000
@@ -229,7 +229,7 @@ def told(trace: MemoryTrace, traced: Traced, baseline_bytes: int, device: str) -
     )
 
 
-def _scattered_bytes(trace: MemoryTrace, sizes: Mapping[str, int]) -> int:
+def _scattered_bytes(trace: MemoryTrace, sizes: Sequence[int]) -> int:
     """Return what lies unused between blocks beyond what the model of the allocator finds."""
     several = len(trace.marks["forward_end"]) > len(trace.marks["step"])
-    return round(SCATTERED * sum(sizes.values()) + SCATTERED_PACKS * sizes.get("activations", 0) * several)
+    return round(SCATTERED * sum(sizes) + SCATTERED_PACKS * sizes[TERMS.index("activations")] * several)

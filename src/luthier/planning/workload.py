@@ -18,6 +18,7 @@ from luthier.rows.types import Encoded, Pack
 from luthier.training.batches import PlannedStep, plan_steps, step_packs
 from luthier.training.loop import PACK_TOKENS
 
+TRACED_PACKS = 3
 _LOOKED_AT = 8  # steps with the most tokens, of which the one with the largest pack is taken
 
 
@@ -40,6 +41,16 @@ class Workload:
     longest: int
     steps: int | None = None
     all_tokens: int | None = None
+
+    @property
+    def traced(self) -> tuple[Pack, ...]:
+        """The packs that are traced: more of them in a step need time, and no more memory."""
+        return tuple(sorted(self.heaviest, key=lambda pack: len(pack.ids_T), reverse=True)[:TRACED_PACKS])
+
+    @property
+    def untraced(self) -> float:
+        """How many times the work of the traced packs the whole step is."""
+        return sum(len(pack.ids_T) for pack in self.heaviest) / sum(len(pack.ids_T) for pack in self.traced)
 
 
 def workload_of(rows: Sequence[Encoded], spec: TrainSpec, *, shares: bool = False) -> Workload:
