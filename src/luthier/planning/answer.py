@@ -35,6 +35,7 @@ from luthier.planning.whole_model import predict_whole
 from luthier.planning.workload import Workload
 
 TRACED_AS: Mapping[str, str] = {"cpu": "cpu", "apple": "mps", "gpu": "cuda", "tpu": "cuda"}
+_SHALLOW = (2, 3)  # layers of the models on which other settings are tried
 _EVALUATIONS, _EVALUATIONS_WITHOUT_NEED = 40, 14  # of other settings
 VERIFIED = ("cpu",)  # kinds of devices on which predictions were held against measurements
 
@@ -108,7 +109,9 @@ def _predict(question: Question, spec: TrainSpec, workload: Workload) -> Predict
     return predict_quickly(lambda config: _predict_with(question, config, spec, workload), question.config)
 
 
-def _predict_with(question: Question, config: PretrainedConfig, spec: TrainSpec, workload: Workload) -> Prediction:
+def _predict_with(
+    question: Question, config: PretrainedConfig, spec: TrainSpec, workload: Workload, steps: int = 2
+) -> Prediction:
     device = TRACED_AS[question.device.kind]
     if is_encoder_decoder(config):
         return predict_whole(
@@ -122,10 +125,11 @@ def _predict_with(question: Question, config: PretrainedConfig, spec: TrainSpec,
     predicted = predict_training(
         config,
         spec,
-        [workload.traced] * 2,
+        [workload.traced] * steps,
         baseline_bytes=question.baseline_bytes,
         device=device,
         objective=question.objective,
+        prepared=steps == 1,
     )
     return replace(predicted, work=predicted.work * workload.untraced)
 
@@ -163,7 +167,10 @@ def _fits(question: Question, terms: Terms) -> bool | None:
 
 def _few_layers(question: Question, spec: TrainSpec) -> Prediction:
     workload = question.load(spec)
-    return predict_scaled(lambda config: _predict_with(question, config, spec, workload), question.config, (2, 3))
+    steps = 2 if spec.layers_in_turn else 1
+    return predict_scaled(
+        lambda config: _predict_with(question, config, spec, workload, steps), question.config, (2, 3)
+    )
 
 
 def _precision_of(spec: TrainSpec) -> str:

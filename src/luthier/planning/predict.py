@@ -88,6 +88,7 @@ def predict_training(
     baseline_bytes: int,
     device: str = "cpu",
     objective: Objective | None = None,
+    prepared: bool = False,
 ) -> Prediction:
     """Return what training needs.
 
@@ -97,9 +98,10 @@ def predict_training(
         baseline_bytes: of the process before the model is loaded (on a GPU: of its runtime).
         device: cpu, or cuda, where the allocator is not modelled.
         objective: whose loss is traced (default: supervised finetuning).
+        prepared: make the optimizer's state before the first step, so that one step is enough to see it.
     """
     with plannable(config), planned_for(device), fused_attention(), MemoryTrace() as trace, hearing(trace.hear):
-        traced = _trace_steps(trace, config, spec, steps, objective)
+        traced = _trace_steps(trace, config, spec, steps, objective, prepared)
     return told(trace, traced, baseline_bytes, device)
 
 
@@ -122,6 +124,7 @@ def _trace_steps(
     spec: TrainSpec,
     steps: Sequence[Sequence[Pack]],
     objective: Objective | None,
+    prepared: bool = False,
 ) -> Traced:
     model = meta_model(config, DTYPES[base_precision(spec)])
     if (quantized := base_quantized(spec)) is not None:
@@ -133,6 +136,8 @@ def _trace_steps(
     trainable = kind.trainable(model)
     _label_trained(trace, trainable, model)
     step = TorchStep(model, _Staged(trace, objective), trainable, spec)
+    if prepared and not spec.layers_in_turn:
+        step.prepare()
     trace.mark("trim")
     with engine_for(model, spec) as engine:
         trace.adopt(_own_tensors(model), "weights")

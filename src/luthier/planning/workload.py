@@ -18,7 +18,7 @@ from luthier.rows.types import Encoded, Pack
 from luthier.training.batches import PlannedStep, plan_steps, step_packs
 from luthier.training.loop import PACK_TOKENS
 
-TRACED_PACKS = 3
+TRACED_PACKS = 2
 _LOOKED_AT = 8  # steps with the most tokens, of which the one with the largest pack is taken
 
 

@@ -134,6 +134,10 @@ class TorchStep:
         self._forget_gradients()
         return outcome
 
+    def prepare(self) -> None:
+        """Make the optimizer's state now, as it is after a first step."""
+        self._updates.fill()
+
     def evaluate(self, packs: Sequence[Pack]) -> tuple[float, int]:
         """Return (loss sum, count) over `packs`, in evaluation mode, without gradients."""
         self._model.eval()

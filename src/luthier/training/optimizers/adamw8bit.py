@@ -19,6 +19,7 @@ from torch import Tensor
 from luthier.ground.spec import TrainSpec
 from luthier.training.optimizers.base import OPTIMIZERS, OptimizerKind
 from luthier.training.optimizers.blockwise import BLOCK, dequantize, quantize
+from luthier.training.optimizers.rounding import piece_starts
 
 SMALL = 4096  # values; below, state stays float32
 PIECE = 512 * BLOCK
@@ -52,7 +53,7 @@ class AdamW8bit(torch.optim.Optimizer):
         state["step"] += 1
         flat_N = weight.contiguous().view(-1)
         grad_N = weight.grad.reshape(-1)  # type: ignore[union-attr]  # the caller looked
-        for start in range(0, weight.numel(), PIECE):
+        for start in piece_starts(weight, PIECE):
             part = slice(start, start + PIECE)
             moments = _Moments(state, part)
             _adamw(flat_N[part], grad_N[part], moments, state["step"].item(), group)

@@ -12,16 +12,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from luthier.models.planned import note_work
+
 PIECE = 1 << 18
 
 
 def round_stochastically(into: Tensor, exact: Tensor, generator: torch.Generator) -> None:
     """Write `exact` (float32, contiguous, finite; it is spoiled) into `into` (bfloat16, same shape), rounded."""
     pattern_N = exact.view(-1).view(torch.int32)
-    for start in range(0, pattern_N.numel(), PIECE):
+    for start in piece_starts(pattern_N, PIECE):
         piece = pattern_N[start : start + PIECE]
         piece.add_(_sixteen_bits(piece.numel(), generator)).bitwise_and_(-65536)
     into.copy_(exact)
+
+
+def piece_starts(values: Tensor, piece: int) -> range:
+    """Return where the pieces begin in which a tensor is worked through; one without memory needs only the first."""
+    size = values.numel()
+    if values.is_meta and size > piece:
+        note_work(moved_bytes=2.0 * (size - piece) * values.itemsize)
+        size = piece
+    return range(0, size, piece)
 
 
 def _sixteen_bits(size: int, generator: torch.Generator) -> Tensor:

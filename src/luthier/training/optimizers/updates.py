@@ -38,9 +38,9 @@ class Updates:
         ]
         self._optimizers = {name: optimizer for group, optimizer in self._groups for name in group}
         if spec.optimizer_in_backward and not spec.layers_in_turn:
-            self._fill()
+            self.fill()
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
         """Make all state now: made during backward, it would lie between activations and scatter the memory."""
         for name, weight in self._trainable.items():
             self._optimizers[name].state[self._exact[name]] = self._kind.fresh(weight.shape, weight.device)
