@@ -56,7 +56,7 @@ CALIBRATION = [
     _cell("qwen2-110m", LORA, 2, 700, checkpointing="full"),
     _cell("llama-57m", LORA, 8, 150, precision="fp32"),
     _cell("llama-57m", FULL, 16, 100, optimizer="adamw8bit"),
-    _cell("neox-110m", LORA, 8, 100),
+    _cell("neox-110m", LORA, 8, 100, checkpointing="full"),
     _cell("neox-110m", FULL, 6, 128),
     _cell("qwen2-110m", LORA, 8, 128, base="nf4"),
 ]

@@ -39,11 +39,12 @@ from luthier.training.step import TorchStep
 
 # What the process has beside its tensors once it trains, above the imports: the tokenizer, oneDNN's kernels and
 # scratch, threads, autograd. And what the model of the allocator does not see: small objects between large blocks that
-# keep them apart, as do gradients of the earlier packs of a step. All three are fitted on the ten calibration cells of
+# keep them apart, as do gradients of the earlier packs of a step. All are fitted on the ten calibration cells of
 # benchmarks/plan_accuracy.py, which are not judged, and towards the safe side: runs of one cell differ by up to 5 %.
 PROCESS_BYTES = 94_000_000
 SCATTERED = 0.05  # of all tensors at the peak
 SCATTERED_PACKS = 0.03  # of the activations, where a step has several packs
+SCATTERED_LAYERS = 0.19  # of what the forward frees, where the model's own modules checkpoint and leave objects between
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -216,7 +217,7 @@ def told(trace: MemoryTrace, traced: Traced, baseline_bytes: int, device: str) -
     ends = trace.marks["forward_end"]
     replay = replayed(trace, device, stage_of, lambda block: term_of(block, ends), places_of(trace))
     beside = baseline_bytes + (PROCESS_BYTES if device == "cpu" else 0)
-    scattered = _scattered_bytes(trace, replay.sizes) if device == "cpu" else 0
+    scattered = _scattered_bytes(trace, replay.sizes, traced.engine) if device == "cpu" else 0
     return Prediction(
         terms=replay.terms(beside + scattered),
         moments=replay.moments(beside + scattered),
@@ -234,7 +235,16 @@ def told(trace: MemoryTrace, traced: Traced, baseline_bytes: int, device: str) -
     )
 
 
-def _scattered_bytes(trace: MemoryTrace, sizes: Sequence[int]) -> int:
+def _scattered_bytes(trace: MemoryTrace, sizes: Sequence[int], engine: str) -> int:
     """Return what lies unused between blocks beyond what the model of the allocator finds."""
     several = len(trace.marks["forward_end"]) > len(trace.marks["step"])
-    return round(SCATTERED * sum(sizes) + SCATTERED_PACKS * sizes[TERMS.index("activations")] * several)
+    freed = _freed_in_forward(trace) if "checkpointing: full" in engine else 0
+    packs = SCATTERED_PACKS * sizes[TERMS.index("activations")] * several
+    return round(SCATTERED * sum(sizes) + packs + SCATTERED_LAYERS * freed)
+
+
+def _freed_in_forward(trace: MemoryTrace) -> int:
+    """Return the bytes that came and went within the last forward."""
+    begin, end = trace.marks["step"][-1], trace.marks["forward_end"][-1]
+    inside = (block for block in trace.blocks if begin <= block.made < end)
+    return sum(block.bytes for block in inside if block.freed is not None and block.freed < end)

@@ -31,7 +31,7 @@ from luthier.models.segments import Segments
 from luthier.rows.packing import pack_rows
 from luthier.rows.types import Encoded
 from luthier.training.engine.block import Checkpointing, Passing, run_block
-from luthier.training.engine.families import blocks_of, why_not
+from luthier.training.engine.families import blocks_of, draws_random_numbers, why_not
 from luthier.training.engine.states import FrozenStates
 
 # Relative difference of the middle token. In bfloat16 both ways are 2 to 5 % from float32 on a deep model, and single
@@ -128,7 +128,9 @@ def _general_body(model: PreTrainedModel, spec: TrainSpec, reason: str) -> Itera
         return
     if not model.supports_gradient_checkpointing:
         raise BadInput(f"{type(model).__name__} cannot checkpoint activations", fix="set train.checkpointing: none")
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    # Random states that nobody needs would be kept for every layer, and lie between the large blocks.
+    how = {"use_reentrant": False, "preserve_rng_state": draws_random_numbers(model)}
+    model.activation_checkpointing_enable(how)
     try:
         yield Engine("general", _kernels(model), f"{reason}; checkpointing: full")
     finally:

@@ -51,6 +51,15 @@ def why_not(model: PreTrainedModel) -> str | None:
     return None
 
 
+def draws_random_numbers(model: nn.Module) -> bool:
+    """Whether a forward of the model draws random numbers while it trains, as dropout does."""
+    shares = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    shares += [module.dropout for module in model.modules() if isinstance(module, LoraLinear)]
+    config = getattr(model, "config", None)
+    shares += [getattr(config, key, 0) for key in ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")]
+    return any(share and float(share) > 0 for share in shares)
+
+
 def blocks_of(model: PreTrainedModel) -> list[Block]:
     """Return the model's decoder blocks; their weights are shared with the model, in joined memory."""
     scratch = Scratch()
