@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from transformers import PretrainedConfig
 
+from luthier.ground.errors import BadInput
 from luthier.ground.plan_result import Cost, Moment, Parallel, PlanResult, Terms
 from luthier.ground.spec import TrainSpec
 from luthier.ground.words import exact_size, seconds, size
@@ -144,6 +145,8 @@ def _chosen(question: Question, predicted: Prediction) -> Chosen:
     correction = predicted.peak_bytes - few.peak_bytes  # what few layers do not show of the allocator
 
     def evaluate(spec: TrainSpec) -> Outcome:
+        if question.devices > 1 and spec.optimizer_in_backward:
+            raise BadInput("weights cannot be updated before the gradients of several processes are added up")
         workload = question.load(spec)
         found = few if spec == question.spec else _few_layers(question, spec)
         step_s = _step_s(question, spec, workload, found) * written.tokens / workload.tokens
@@ -372,8 +375,3 @@ def _sentence(
 
 def _said(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.removeprefix('train.')}: {value}" for key, value in settings.items())
-
-
-def without_looking(question: Question) -> Question:
-    """Return the question without other settings."""
-    return replace(question, look_around=False)

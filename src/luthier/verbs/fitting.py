@@ -10,6 +10,8 @@ that a resumed run goes on with the same settings.
 from __future__ import annotations
 
 import gc
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +32,7 @@ from luthier.objectives.base import Objective
 from luthier.planning.answer import Question, answer
 from luthier.planning.choose import applied
 from luthier.planning.config import read_config
+from luthier.planning.levers import written_keys
 from luthier.planning.workload import workload_of
 from luthier.rows.types import Encoded
 from luthier.training.engine.families import FAMILIES
@@ -58,8 +61,13 @@ def fit(bench: Workbench, objective: Objective, rows: Sequence[Encoded], run: Pa
     """Return settings that fit, and what they will need.
 
     Raises:
+        BadInput: there are no rows, or the model cannot be planned although there is a budget to keep.
         Refused: nothing fits; the smallest that was found is named.
     """
+    if not rows:
+        raise BadInput(
+            "there are no rows to train on", where=str(bench.task.path), fix="`luthier check` shows what became of them"
+        )
     spec = bench.spec.train
     kept = read_json_file(run / PLAN) if (run / PLAN).is_file() else None
     if kept is not None:
@@ -72,13 +80,14 @@ def fit(bench: Workbench, objective: Objective, rows: Sequence[Encoded], run: Pa
             raise
         return _untold(bench)  # a plug-in's model or adapter that has no form without memory trains all the same
     settings: dict[str, Any] = kept["settings"] if kept is not None else {}
+    written_bytes = result.peak_bytes
     if kept is None and result.fits is False and bench.spec.budget.choose:
         result = answer(replace(question, look_around=True))
         settings = result.choice
         if result.fits:
-            _refuse_another_thing(result)
+            _refuse_what_only_a_person_wants(result, spec)
     if result.fits is False and kept is None:
-        _refuse(result.peak_bytes, result.limit_bytes or 0, result.limit_source, result.smallest_bytes)
+        _refuse(written_bytes, result.limit_bytes or 0, result.limit_source, result.smallest_bytes)
     write_json(run / PLAN, {"settings": settings, "predicted_peak_bytes": result.peak_bytes})
     if settings:
         said = ", ".join(f"{key}: {value}" for key, value in settings.items())
@@ -109,10 +118,12 @@ def _question(
         spec=spec,
         method=spec.adapter.kind,
         load=lambda of: workload_of(rows, of, shares=shares),
-        device=device,
+        device=_share_of(device, processes),
         baseline_bytes=resident_bytes() if device.kind in ("cpu", "apple") else device.overhead_bytes,
         limit_bytes=limit,
         limit_source=source,
+        devices=processes,
+        strategy=spec.strategy,
         time_limit_s=seconds_of(bench.spec.budget.time) if bench.spec.budget.time else None,
         objective=objective,
         look_around=False,
@@ -124,8 +135,28 @@ def _limit(bench: Workbench, device: Device, processes: int) -> tuple[int | None
         return bytes_of(bench.spec.budget.memory), "budget.memory"
     if device.memory_bytes is None:
         return None, ""
-    shared = f", shared by {processes} processes" if processes > 1 else ""
-    return device.memory_bytes // processes, f"this machine's memory{shared}"
+    sharing = _sharing(device, processes)
+    shared = f", shared by {sharing} processes" if sharing > 1 else ""
+    return device.memory_bytes // sharing, f"this machine's memory{shared}"
+
+
+def _sharing(device: Device, processes: int) -> int:
+    """Return how many processes are on one device: those of a machine share its processor, and each has its own GPU."""
+    own = device.kind not in ("cpu", "apple")
+    return 1 if own else min(processes, int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
+
+
+def _share_of(device: Device, processes: int) -> Device:
+    """Return what one process has of the device; on one processor they exchange through its memory."""
+    sharing = _sharing(device, processes)
+    if sharing == 1:
+        return device
+    return replace(
+        device,
+        bandwidth_bytes_s=device.bandwidth_bytes_s / sharing,
+        peak_flops_s={name: speed / sharing for name, speed in device.peak_flops_s.items()},
+        link_bytes_s=device.link_bytes_s or device.bandwidth_bytes_s / sharing,
+    )
 
 
 def _untold(bench: Workbench) -> Fitted:
@@ -141,9 +172,12 @@ def _refuse(peak: int, limit: int, source: str, smallest: int | None) -> None:
     )
 
 
-def _refuse_another_thing(result: PlanResult) -> None:
-    """Refuse to train something else than the task file says, which only a person may want."""
+def _refuse_what_only_a_person_wants(result: PlanResult, spec: TrainSpec) -> None:
+    """Refuse to train something else than the task file says, or with other settings than it sets."""
+    limit = f"{exact_size(result.limit_bytes or 0)} ({result.limit_source})"
+    fix = "add " + " ".join(f"--set {key}={json.dumps(value)}" for key, value in result.choice.items())
     if result.choice_tier > _SAME_TRAINED:
-        said = " ".join(f"--set {key}={value}" for key, value in result.choice.items())
-        limit = f"{exact_size(result.limit_bytes or 0)} ({result.limit_source})"
-        raise Refused(f"training fits into {limit} only if something else is trained", fix=f"add {said}")
+        raise Refused(f"training fits into {limit} only if something else is trained", fix=fix)
+    if overridden := sorted(result.choice.keys() & written_keys(spec)):
+        said = ", ".join(overridden)
+        raise Refused(f"training fits into {limit} only if what the task file sets is changed ({said})", fix=fix)

@@ -104,6 +104,8 @@ def plan(
             )
         result = _free_hand(str(model), method, seq, batch, targets, settings or {}, hardware, tell)
         return result.model_copy(update={"seconds": time.perf_counter() - began})
+    if measure and (hardware.device is not None or hardware.devices > 1):
+        raise BadInput("--measure measures this machine alone", fix="leave --device and --devices away")
     task = task if isinstance(task, Task) else load_task(task)
     with open_run(task, "plan", out, tell) as run:
         bench = Workbench(task, run.tell)
@@ -152,8 +154,6 @@ def _of_task(bench: Workbench, run: str, hardware: Hardware, measure: bool) -> P
     result = answer(question)
     result = result.model_copy(update={"break_even": _break_even(bench, rows, result, device, hardware)})
     if measure:
-        if hardware.device is not None or hardware.devices > 1:
-            raise BadInput("--measure measures this machine alone", fix="leave --device and --devices away")
         found = measured(bench, objective, rows, result)
         result = result.model_copy(update={"measured": found})
     return result
@@ -166,9 +166,9 @@ def _method_of(spec: TrainSpec) -> str:
 def _break_even(bench: Workbench, rows: list[Encoded], result: PlanResult, device: Device, hardware: Hardware) -> Any:
     """Return when shorter prompts have repaid the training; None before a prompt was chosen."""
     found = find_run(bench.task, "prompt", PromptResult)
-    if found is None or result.total_s is None:
+    before = next((arm.prompt_tokens for arm in found[1].arms if arm.chosen), None) if found else None
+    if before is None or result.total_s is None:
         return None
-    before = next(arm.prompt_tokens for arm in found[1].arms if arm.chosen)
     after = sum(len(row) - row.target_tokens for row in rows) / len(rows)
     endpoint, rent = bench.spec.endpoint, price_of(device, hardware.prices)
     return break_even(
@@ -225,7 +225,14 @@ def _spec_of(method: str, batch: int, settings: Mapping[str, Any]) -> TrainSpec:
     if method not in kinds:
         raise BadInput(f'there is no method "{method}"{nearest(method, kinds)}', fix=f"choose {', '.join(kinds)}")
     values: dict[str, Any] = {"rows_per_step": batch, **settings}
-    adapter = {"kind": "lora" if method in ("qlora", "inference") else method, **values.pop("adapter", {})}
+    adapter = values.pop("adapter", {})
+    if not isinstance(adapter, dict):
+        raise BadInput(
+            f"this is a mapping of keys to values, not {adapter!r}", where="train.adapter", fix="set its keys"
+        )
+    if "kind" in adapter:
+        raise BadInput("free-hand the method names the adapter", where="train.adapter.kind", fix="give --method")
+    adapter = {"kind": "lora" if method in ("qlora", "inference") else method, **adapter}
     if method == "qlora":
         values.setdefault("base", "nf4")
     try:
@@ -259,4 +266,4 @@ def _limit(hardware: Hardware, budget: str | None, device: Device) -> tuple[int 
         return bytes_of(hardware.memory), "--memory"
     if budget is not None:
         return bytes_of(budget), "budget.memory"
-    return device.memory_bytes, f"memory of {device.name}"
+    return device.memory_bytes, "" if device.memory_bytes is None else f"memory of {device.name}"
