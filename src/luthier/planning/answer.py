@@ -84,12 +84,15 @@ def answer(question: Question) -> PlanResult:
     workload = question.load(question.spec)
     predicted = _predict(question, question.spec, workload)
     chosen = _chosen(question, predicted) if question.look_around and question.method != "inference" else None
-    spec = chosen.choice.spec if chosen else question.spec
-    settings = chosen.choice.settings if chosen else {}
-    if settings:
-        workload = question.load(spec)
-        predicted = _predict(question, spec, workload)
-    return _told(question, spec, workload, predicted, chosen, settings)
+    if chosen is None or not chosen.choice.settings:
+        return _told(question, question.spec, workload, predicted, chosen)
+    spec = chosen.choice.spec
+    other_load = question.load(spec)
+    other = _predict(question, spec, other_load)
+    if chosen.choice.fits:
+        return _told(question, spec, other_load, other, chosen, settings=chosen.choice.settings)
+    smallest = _one_device(question, spec, other, other_load)[0].total
+    return _told(question, question.spec, workload, predicted, chosen, smallest=smallest)
 
 
 def _predict(question: Question, spec: TrainSpec, workload: Workload) -> Prediction:
@@ -227,7 +230,8 @@ def _told(
     workload: Workload,
     predicted: Prediction,
     chosen: Chosen | None,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    smallest: int | None = None,
 ) -> PlanResult:
     terms, parallel = _one_device(question, spec, predicted, workload)
     is_inference = question.method == "inference"
@@ -283,17 +287,17 @@ def _told(
         fits=fits,
         limit_bytes=question.limit_bytes,
         limit_source=question.limit_source,
-        choice=settings,
-        choice_tier=chosen.choice.tier if chosen else 0,
+        choice=dict(settings or {}),
+        choice_tier=chosen.choice.tier if chosen and settings else 0,
         concessions=chosen.concessions if chosen else [],
         frontier=chosen.frontier if chosen else [],
-        smallest_bytes=min(chosen.smallest_bytes, terms.total) if chosen else None,
+        smallest_bytes=smallest or (min(chosen.smallest_bytes, terms.total) if chosen else None),
         parallel=parallel,
         cost=_cost(question, total_s),
         break_even=None,
         measured=None,
         warnings=[*question.warnings, *_warnings(question, spec)],
-        sentence=_sentence(question, terms, chosen, fits, step_s, total_s),
+        sentence=_sentence(question, terms, settings, smallest, fits, step_s, total_s),
         environment=environment(spec.seed),
         seconds=0.0,
     )
@@ -355,9 +359,16 @@ def _warnings(question: Question, spec: TrainSpec) -> list[str]:
 
 
 def _sentence(
-    question: Question, terms: Terms, chosen: Chosen | None, fits: bool | None, step_s: float, total_s: float | None
+    question: Question,
+    terms: Terms,
+    settings: Mapping[str, Any] | None,
+    smallest: int | None,
+    fits: bool | None,
+    step_s: float,
+    total_s: float | None,
 ) -> str:
-    what = f"{question.name}, {question.method}, needs {exact_size(terms.total)}"
+    how = f" with {_said(settings)}" if settings else ""
+    what = f"{question.name}, {question.method}, needs {exact_size(terms.total)}{how}"
     where = f" on {'each of ' + str(question.devices) + ' x ' if question.devices > 1 else ''}{question.device.name}"
     time = f" {seconds(step_s)} a {'token' if question.method == 'inference' else 'step'}"
     time += f", {seconds(total_s)} in all" if total_s is not None else ""
@@ -365,11 +376,8 @@ def _sentence(
         return f"{what}{where};{time}."
     limit = f"{exact_size(question.limit_bytes or 0)} ({question.limit_source})"
     if fits:
-        how = f" with {_said(chosen.choice.settings)}" if chosen and chosen.choice.settings else ""
-        return f"{what}{how}{where} and fits into {limit};{time}."
-    least = ""
-    if chosen is not None:
-        least = f"; the smallest that was found needs {size(min(chosen.smallest_bytes, terms.total))}"
+        return f"{what}{where} and fits into {limit};{time}."
+    least = f"; the smallest that was found needs {exact_size(smallest)}" if smallest else ""
     return f"{what}{where} and does not fit into {limit}{least}."
 
 
