@@ -17,7 +17,7 @@ from transformers import PretrainedConfig
 from luthier.ground.errors import BadInput
 from luthier.ground.plan_result import Cost, Moment, Parallel, PlanResult, Terms
 from luthier.ground.spec import TrainSpec
-from luthier.ground.words import exact_size, seconds, size
+from luthier.ground.words import exact_size, seconds
 from luthier.machine.catalogue import Device
 from luthier.machine.describe import environment
 from luthier.machine.prices import electricity, price_of
