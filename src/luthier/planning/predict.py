@@ -41,10 +41,10 @@ from luthier.training.step import TorchStep
 # scratch, threads, autograd. And what the model of the allocator does not see: small objects between large blocks that
 # keep them apart, as do gradients of the earlier packs of a step. All are fitted on the ten calibration cells of
 # benchmarks/plan_accuracy.py, which are not judged, and towards the safe side: runs of one cell differ by up to 5 %.
-PROCESS_BYTES = 94_000_000
+PROCESS_BYTES = 98_000_000
 SCATTERED = 0.05  # of all tensors at the peak
 SCATTERED_PACKS = 0.03  # of the activations, where a step has several packs
-SCATTERED_LAYERS = 0.19  # of what the forward frees, where the model's own modules checkpoint and leave objects between
+SCATTERED_LAYERS = 0.12  # of what the forward frees, where the model's own modules checkpoint and leave objects between
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
