@@ -332,13 +332,14 @@ _SHOWN = (
 
 def _settings(spec: TrainSpec, method: str) -> dict[str, Any]:
     if method == "inference":
-        return {"precision": spec.precision, "base": spec.base}
-    shown = {f"train.{key}": getattr(spec, key) for key in _SHOWN}
-    adapter = {"train.adapter.kind": spec.adapter.kind}
+        return {"precision": spec.precision} | ({"base": spec.base} if spec.base else {})
+    shown = {f"train.{key}": value for key in _SHOWN if (value := getattr(spec, key)) not in (None, False)}
+    adapter: dict[str, Any] = {"train.adapter.kind": spec.adapter.kind}
     if spec.adapter.kind == "full":
         adapter["train.adapter.masters"] = spec.adapter.masters
     else:
-        adapter |= {"train.adapter.rank": spec.adapter.rank, "train.adapter.layers": spec.adapter.layers}  # type: ignore[dict-item]
+        of_adapter = {"rank": spec.adapter.rank, "layers": spec.adapter.layers}
+        adapter |= {f"train.adapter.{key}": value for key, value in of_adapter.items() if value is not None}
     return {**adapter, **shown}
 
 
