@@ -308,9 +308,9 @@ def _rate(pace: Any, step_s: float) -> float:
 
 
 def _moments(predicted: Prediction, terms: Terms) -> list[Moment]:
-    """Return the stages; with several devices they are those of one, whose terms are smaller."""
+    """Return the stages, none above the peak; with several devices they are those of one, whose terms are smaller."""
     less = predicted.terms.total - terms.total
-    return [replace_bytes(moment, max(0, moment.peak_bytes - less)) for moment in predicted.moments]
+    return [replace_bytes(moment, max(0, min(moment.peak_bytes - less, terms.total))) for moment in predicted.moments]
 
 
 def replace_bytes(moment: Moment, peak_bytes: int) -> Moment:
