@@ -37,7 +37,10 @@ from luthier.planning.workload import Workload
 
 TRACED_AS: Mapping[str, str] = {"cpu": "cpu", "apple": "mps", "gpu": "cuda", "tpu": "cuda"}
 _SHALLOW = (2, 3)  # layers of the models on which other settings are tried
-_EVALUATIONS, _EVALUATIONS_WITHOUT_NEED = 40, 14  # of other settings
+# How many other settings are tried, where something has to change and where nothing has to. A trial of an
+# encoder-decoder takes seconds, and fewer settings act on it.
+_TRIALS, _TRIALS_WITHOUT_NEED = 40, 14
+_WHOLE_TRIALS, _WHOLE_TRIALS_WITHOUT_NEED = 10, 5
 VERIFIED = ("cpu",)  # kinds of devices on which predictions were held against measurements
 
 
@@ -163,8 +166,15 @@ def _chosen(question: Question, predicted: Prediction) -> Chosen:
         steps=written.steps,
         has_gpu=question.device.kind == "gpu",
         layers=int(getattr(question.config, "num_hidden_layers", 0)) or None,
-        evaluations=_EVALUATIONS if _fits(question, predicted.terms) is False else _EVALUATIONS_WITHOUT_NEED,
+        evaluations=_trials(question, predicted),
     )
+
+
+def _trials(question: Question, predicted: Prediction) -> int:
+    needed = _fits(question, predicted.terms) is False
+    if is_encoder_decoder(question.config):
+        return _WHOLE_TRIALS if needed else _WHOLE_TRIALS_WITHOUT_NEED
+    return _TRIALS if needed else _TRIALS_WITHOUT_NEED
 
 
 def _fits(question: Question, terms: Terms) -> bool | None:
