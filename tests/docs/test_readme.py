@@ -18,7 +18,20 @@ from tests.verbs.conftest import tiny_model
 __all__ = ["tiny_model"]
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-VERBS = {"doctor", "start", "schema", "check", "prompt", "index", "search", "train", "compare", "advise", "report"}
+VERBS = {
+    "doctor",
+    "start",
+    "schema",
+    "check",
+    "plan",
+    "prompt",
+    "index",
+    "search",
+    "train",
+    "compare",
+    "advise",
+    "report",
+}
 
 
 def blocks(language: str) -> list[str]:
