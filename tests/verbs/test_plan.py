@@ -24,15 +24,14 @@ from luthier.verbs.plan import Hardware, plan
 from luthier.verbs.runs import open_run
 from luthier.verbs.train import encoded_rows
 from luthier.verbs.workbench import Workbench
+from tests.verbs.steady import BASELINE, make_steady
 
 ONE_STEP = "train.tokens_per_step=4096"  # 32 rows of about 67 tokens: packs large enough to be worth cutting
-BASELINE = 500_000_000
 
 
 @pytest.fixture(autouse=True)
-def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every plan begin from the same process, whatever other tests have left in this one."""
-    monkeypatch.setattr("luthier.verbs.plan.resident_bytes", lambda: BASELINE)
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_steady(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
 
     folder = task_folder.__wrapped__(tmp_path_factory.mktemp("task"), tiny_model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("luthier.verbs.plan.resident_bytes", lambda: BASELINE)
+        make_steady(patch)
         yield folder, plan(load_task(folder / "task.yaml", [ONE_STEP]))
 
 
