@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from luthier.ground.results import Environment, Result
 
 TERMS = (
@@ -63,6 +65,7 @@ class Concession(Result):
     step_change: float  # +0.31 is 31 % slower
     fits: bool | None
     same_mathematics: bool  # whether the trained weights are the same but for rounding
+    tier: int = 2  # 1 same mathematics, 2 another algorithm, 3 another thing trained
     sentence: str  # "full checkpointing: −1.9 GB, +31 % time"
 
 
@@ -172,6 +175,7 @@ class PlanResult(Result):
     limit_bytes: int | None  # the budget, or the device's memory
     limit_source: str  # budget.memory, memory of the device
     choice: dict[str, Any]  # what was chosen to fit: dotted keys and values; empty: nothing had to change
+    choice_overrides: list[str] = Field(default_factory=list)  # keys among them that the task file sets
     choice_tier: int = 0  # 0 nothing changed, 1 same mathematics, 2 another algorithm, 3 another thing trained
     concessions: list[Concession]
     frontier: list[FrontierPoint]

@@ -36,6 +36,7 @@ from luthier.planning.whole_model import predict_whole
 from luthier.planning.workload import Workload
 
 TRACED_AS: Mapping[str, str] = {"cpu": "cpu", "apple": "mps", "gpu": "cuda", "tpu": "cuda"}
+_TIMES_AGAIN, _MARGIN_BYTES = 3, 5_000_000  # a choice that does not keep the limit as a whole is made again
 _SHALLOW = (2, 3)  # layers of the models on which other settings are tried
 # How many other settings are tried, where something has to change and where nothing has to. A trial of an
 # encoder-decoder takes seconds, and fewer settings act on it.
@@ -86,13 +87,21 @@ def answer(question: Question) -> PlanResult:
     """
     workload = question.load(question.spec)
     predicted = _predict(question, question.spec, workload)
-    chosen = _chosen(question, predicted) if question.look_around and question.method != "inference" else None
-    if chosen is None or not chosen.choice.settings:
-        return _told(question, question.spec, workload, predicted, chosen)
-    spec = chosen.choice.spec
-    other_load = question.load(spec)
-    other = _predict(question, spec, other_load)
-    if chosen.choice.fits:
+    if not question.look_around or question.method == "inference":
+        return _told(question, question.spec, workload, predicted, None)
+    limit = question.limit_bytes
+    for _ in range(_TIMES_AGAIN):
+        chosen = _chosen(question, predicted, limit)
+        if not chosen.choice.settings:
+            return _told(question, question.spec, workload, predicted, chosen)
+        spec = chosen.choice.spec
+        other_load = question.load(spec)
+        other = _predict(question, spec, other_load)
+        over = _one_device(question, spec, other, other_load)[0].total - (question.limit_bytes or 0)
+        if limit is None or over <= 0 or not chosen.choice.fits:
+            break
+        limit -= over + _MARGIN_BYTES  # the whole model needs more than its few layers promised
+    if chosen.choice.fits and (question.limit_bytes is None or over <= 0):
         return _told(question, spec, other_load, other, chosen, settings=chosen.choice.settings)
     smallest = _one_device(question, spec, other, other_load)[0].total
     return _told(question, question.spec, workload, predicted, chosen, smallest=smallest)
@@ -144,7 +153,7 @@ def _predict_with(
 # -- choosing ------------------------------------------------------------------------------------------------------
 
 
-def _chosen(question: Question, predicted: Prediction) -> Chosen:
+def _chosen(question: Question, predicted: Prediction, limit_bytes: int | None) -> Chosen:
     """Try other settings on a model of few layers, held to the whole prediction of the spec as written."""
     written = question.load(question.spec)
     few = _few_layers(question, question.spec)
@@ -161,7 +170,7 @@ def _chosen(question: Question, predicted: Prediction) -> Chosen:
     return choose(
         question.spec,
         evaluate,
-        question.limit_bytes,
+        limit_bytes,
         time_limit_s=question.time_limit_s,
         steps=written.steps,
         has_gpu=question.device.kind == "gpu",
@@ -184,6 +193,8 @@ def _fits(question: Question, terms: Terms) -> bool | None:
 def _few_layers(question: Question, spec: TrainSpec) -> Prediction:
     workload = question.load(spec)
     steps = 2 if spec.layers_in_turn else 1
+    if spec.adapter.layers is not None:  # the last so many of all layers: no pattern that few layers would show
+        return _predict_with(question, question.config, spec, workload, steps)
     return predict_scaled(
         lambda config: _predict_with(question, config, spec, workload, steps), question.config, (2, 3)
     )
@@ -259,7 +270,7 @@ def _told(
         update={"step_s": step_s, "steps": workload.steps, "total_s": total_s, "tokens_per_s": _rate(pace, step_s)}
     )
     fits = _fits(question, terms)
-    notes = notes_of(question.config, spec, predicted, workload, question.method)
+    notes = notes_of(question.config, spec, predicted, workload, question.method, TRACED_AS[question.device.kind])
     if parallel:
         notes = [*notes, *parallel_notes(_sizes(predicted, spec), parallel.strategy, parallel.devices)]
     precision = str(spec.base or spec.precision)
@@ -299,6 +310,7 @@ def _told(
         limit_source=question.limit_source,
         choice=dict(settings or {}),
         choice_tier=chosen.choice.tier if chosen and settings else 0,
+        choice_overrides=list(chosen.choice.overridden) if chosen and settings else [],
         concessions=chosen.concessions if chosen else [],
         frontier=chosen.frontier if chosen else [],
         smallest_bytes=smallest or (min(chosen.smallest_bytes, terms.total) if chosen else None),
@@ -306,7 +318,7 @@ def _told(
         cost=_cost(question, total_s),
         break_even=None,
         measured=None,
-        warnings=[*question.warnings, *_warnings(question, spec)],
+        warnings=[*question.warnings, *_warnings(question, spec), *_overridden(chosen if settings else None)],
         sentence=_sentence(question, terms, settings, smallest, fits, step_s, total_s),
         environment=environment(spec.seed),
         seconds=0.0,
@@ -358,6 +370,11 @@ def _cost(question: Question, total_s: float | None) -> Cost | None:
         return None
     price = price_of(question.device, question.prices)
     return cost_of(total_s, question.device, question.devices, price, electricity(question.prices))
+
+
+def _overridden(chosen: Chosen | None) -> list[str]:
+    keys = chosen.choice.overridden if chosen else ()
+    return [f"Nothing fits with what the task file sets: {', '.join(keys)} would have to change."] if keys else []
 
 
 def _warnings(question: Question, spec: TrainSpec) -> list[str]:

@@ -1,6 +1,6 @@
 """The formula and the source of each term of a plan, with the plan's own numbers.
 
-notes_of(config, spec, predicted, workload, "lora")[0].formula
+notes_of(config, spec, predicted, workload, "lora", "cpu")[0].formula
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from luthier.ground.plan_result import TERMS, TermNote
 from luthier.ground.spec import TrainSpec
 from luthier.ground.words import exact_size
 from luthier.planning.predict import PROCESS_BYTES, Prediction
+from luthier.planning.predict_inference import PROCESS_BYTES as ANSWERING_BYTES
 from luthier.planning.textbook import bits_of
 from luthier.planning.workload import Workload
 
@@ -28,11 +29,15 @@ _KEPT = {
 
 
 def notes_of(
-    config: PretrainedConfig, spec: TrainSpec, predicted: Prediction, workload: Workload, method: str
+    config: PretrainedConfig, spec: TrainSpec, predicted: Prediction, workload: Workload, method: str, device: str
 ) -> list[TermNote]:
-    """Return a note for every term that has bytes."""
+    """Return a note for every term that has bytes.
+
+    Args:
+        device: as it is traced: cpu, or another, whose allocator is not modelled.
+    """
     said = {
-        "weights": _weights(spec, predicted),
+        "weights": _weights(spec, predicted, method),
         "adapters": (f"{predicted.trainable_parameters:,} trained weights in float32, and A as it computes", _TRACED),
         "gradients": ("of the trained weights that are complete at the peak", _TRACED),
         "optimizer": (
@@ -44,11 +49,7 @@ def notes_of(
         "loss": ("logits of a chunk of rows, their gradient in the same memory", _TRACED),
         "kv_cache": (_cache(config, workload), "Pope et al. 2022"),
         "temporary": ("what operators hand on within a block", _TRACED),
-        "overhead": (
-            f"the process before loading, {exact_size(PROCESS_BYTES)} for libraries and threads at work (fitted), "
-            "and what the allocator holds beside what is used (replayed)",
-            "benchmarks/plan_accuracy.py; glibc's malloc",
-        ),
+        "overhead": _overhead(method, device),
     }
     sizes = predicted.terms
     return [
@@ -58,11 +59,23 @@ def notes_of(
     ]
 
 
-def _weights(spec: TrainSpec, predicted: Prediction) -> tuple[str, str]:
+def _overhead(method: str, device: str) -> tuple[str, str]:
+    if device != "cpu":
+        return "the device's runtime (a guess), and blocks rounded up to 512 bytes", "the device catalogue"
+    fitted = ANSWERING_BYTES if method == "inference" else PROCESS_BYTES
+    return (
+        f"the process before loading, {exact_size(fitted)} for libraries and threads at work (fitted), "
+        "and what the allocator holds beside what is used (replayed)",
+        "benchmarks/plan_accuracy.py; glibc's malloc",
+    )
+
+
+def _weights(spec: TrainSpec, predicted: Prediction, method: str) -> tuple[str, str]:
     held = str(spec.base or spec.precision)
     each = f"{bits_of(held) / 8:g} bytes"
     beside = " in the blocks' linear layers with their scales, the rest wider" if held in ("int8", "nf4") else ""
-    return f"{predicted.parameters:,} weights x {each}{beside}, and the columns of B that lie beside them", _TRACED
+    columns = "" if method in ("inference", "full") else ", and the columns of B that lie beside them"
+    return f"{predicted.parameters:,} weights x {each}{beside}{columns}", _TRACED
 
 
 def _activations(spec: TrainSpec, predicted: Prediction, workload: Workload, method: str) -> str:

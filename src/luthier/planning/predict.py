@@ -2,8 +2,8 @@
 
 The model is built without memory, the adapter injected, the engine put in its place and the optimizer made by the same
 functions that train; then the step runs (`luthier.planning.trace`). Its allocations are replayed in the order in which
-they came through a model of the C library's allocator, and what is there at the peak is told by term. Loading is
-closed arithmetic. Choosing, time and money are not here.
+they came through a model of the C library's allocator, and what is there at the peak is told by term. Loading,
+choosing, time and money are not here.
 
     predict_training(config, spec, [packs], baseline_bytes=500_000_000).peak_bytes
 """

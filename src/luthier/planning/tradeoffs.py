@@ -125,6 +125,7 @@ def _concession(search: Search, combination: Combination) -> Concession:
         step_change=slower,
         fits=_fits(search, combination),
         same_mathematics=tier_of(combination) <= SAME,
+        tier=tier_of(combination),
         sentence="; ".join(
             [f"{label_of(combination)}: {_bytes_change(saved)}, {time_change(slower)}", *_notes(combination)]
         ),

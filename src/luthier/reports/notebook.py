@@ -119,7 +119,7 @@ def _plan(result: PlanResult) -> str:
             size_change(option.bytes_change),
             change(option.step_change),
             fits_sign(option.fits),
-            same_words(option.same_mathematics),
+            same_words(option),
         ]
         for option in result.concessions
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from luthier.ground.plan_result import TERMS, FrontierPoint, PlanResult, TermNote
+from luthier.ground.plan_result import TERMS, Concession, FrontierPoint, PlanResult, TermNote
 from luthier.ground.results import TrainResult
 from luthier.ground.words import change, count, exact_size, many, percent, seconds, size_change
 
@@ -191,8 +191,10 @@ def fits_sign(fits: bool | None) -> str:
     return {True: "✓", False: "✗", None: "–"}[fits]
 
 
-def same_words(same: bool) -> str:
-    return "same mathematics" if same else "another algorithm"
+def same_words(option: Concession) -> str:
+    if option.same_mathematics:
+        return "same mathematics"
+    return "another algorithm" if option.tier < 3 else "trains something else"
 
 
 def shown_points(result: PlanResult) -> list[FrontierPoint]:

@@ -182,7 +182,7 @@ def _concessions(result: PlanResult) -> Table:
             text(memory),
             text(time),
             text(fits_sign(option.fits), _FITS[option.fits]),
-            text(same_words(option.same_mathematics), "dim"),
+            text(same_words(option), "dim"),
         )
     return table
 
