@@ -12,6 +12,7 @@ are not judged. Beside it stand what three rules of thumb say.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -124,7 +125,7 @@ def main() -> None:
                 _run(cell, models, found)
                 results.write_text(json.dumps(found, indent=1))
         cells = [cell for cell in SETS[arguments.set] if name_of(cell) in found]
-        predict_all(cells, models, found, arguments.speed)
+        predict_all(cells, found, arguments.speed)
         results.write_text(json.dumps(found, indent=1))
     print(table([found[name_of(cell)] for cell in SETS[arguments.set] if name_of(cell) in found]))
 
@@ -175,10 +176,10 @@ def config_of(name: str) -> Any:
 def write_model(name: str, folder: Path) -> None:
     import shutil
 
-    import luthier  # noqa: F401  # before torch
     import torch
     from transformers import AutoModelForCausalLM
 
+    import luthier  # noqa: F401  # before torch
     from luthier.models.find import find_model
 
     torch.manual_seed(0)
@@ -232,11 +233,11 @@ def measure(cell: dict[str, Any], folder: Path) -> dict[str, float]:
             autocast=autocast_of(spec), pack_tokens=spec.pack_tokens or PACK_TOKENS,
         )  # fmt: skip
     seconds = [record.seconds for record in outcome.history]
-    steps = [after - before for before, after in zip(seconds, seconds[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(seconds)]
     return {"peak_bytes": outcome.peak_bytes - baseline, "baseline_bytes": baseline, "step_s": statistics.median(steps)}
 
 
-def predict_all(cells: list[dict[str, Any]], models: Path, found: dict[str, Any], fresh: bool) -> None:
+def predict_all(cells: list[dict[str, Any]], found: dict[str, Any], fresh: bool) -> None:
     """Add to each entry what the plan says, and the rules of thumb."""
     import luthier  # noqa: F401  # before torch
     from luthier.machine.here import this_device

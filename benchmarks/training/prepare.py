@@ -35,9 +35,9 @@ from benchmarks.training.workloads import (
     within,
 )
 from luthier.adapters.base import get_kind
+from luthier.ground.cache import cache_root
 from luthier.ground.files import whole_folder
 from luthier.ground.spec import AdapterSpec, TrainSpec
-from luthier.ground.cache import cache_root
 from luthier.models.find import Found, find_model
 from luthier.models.load import load_model, load_tokenizer, stop_ids
 from luthier.rows.template import Renderer
