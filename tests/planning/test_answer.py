@@ -12,8 +12,9 @@ from luthier.ground.errors import BadInput
 from luthier.ground.spec import TrainSpec
 from luthier.machine.catalogue import find_device
 from luthier.planning import answer as planning
-from luthier.planning.answer import Question, answer
+from luthier.planning.answer import answer
 from luthier.planning.choose import Chosen, Evaluate
+from luthier.planning.question import Question
 from luthier.planning.workload import Workload, made_up
 
 FULL: dict[str, Any] = {"adapter": {"kind": "full"}}

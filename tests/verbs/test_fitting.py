@@ -16,8 +16,8 @@ from luthier.ground.task import load_task
 from luthier.ground.words import exact_size
 from luthier.machine.limits import memory_total_bytes
 from luthier.objectives.base import make_objective
-from luthier.planning.answer import Question
 from luthier.planning.levers import written_keys
+from luthier.planning.question import Question
 from luthier.rows.types import Encoded
 from luthier.verbs import fitting
 from luthier.verbs.fitting import Fitted, fit

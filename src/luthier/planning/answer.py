@@ -7,76 +7,45 @@ The parts come from the other modules of this room; here is only which of them a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from transformers import PretrainedConfig
 
 from luthier.ground.errors import BadInput
-from luthier.ground.plan_result import Cost, Moment, Parallel, PlanResult, Terms
+from luthier.ground.plan_result import Parallel, PlanResult, Terms
 from luthier.ground.spec import TrainSpec
-from luthier.ground.words import exact_size, seconds
-from luthier.machine.catalogue import Device
 from luthier.machine.describe import environment
-from luthier.machine.prices import electricity, price_of
-from luthier.objectives.base import Objective
 from luthier.planning.choose import Chosen, Outcome, choose
 from luthier.planning.config import is_encoder_decoder
-from luthier.planning.cost import cost_of
 from luthier.planning.notes import notes_of
 from luthier.planning.pace import pace_of
 from luthier.planning.parallel import ModelSizes, network_of, parallel_notes, parallel_plan, step_s_of
 from luthier.planning.predict import Prediction, predict_training
 from luthier.planning.predict_inference import predict_inference
+from luthier.planning.question import TRACED_AS, VERIFIED, Question
 from luthier.planning.scaled import predict_quickly, predict_scaled
+from luthier.planning.telling import (
+    architecture_of,
+    moments_of,
+    overridden_warnings,
+    rate_of,
+    run_cost,
+    sentence_of,
+    settings_of,
+    warnings_of,
+)
 from luthier.planning.textbook import inference_bytes, rules
 from luthier.planning.whole_model import predict_whole
 from luthier.planning.workload import Workload
 
-TRACED_AS: Mapping[str, str] = {"cpu": "cpu", "apple": "mps", "gpu": "cuda", "tpu": "cuda"}
 _TIMES_AGAIN, _MARGIN_BYTES = 3, 5_000_000  # a choice that does not keep the limit as a whole is made again
 _SHALLOW = (2, 3)  # layers of the models on which other settings are tried
 # How many other settings are tried, where something has to change and where nothing has to. A trial of an
 # encoder-decoder takes seconds, and fewer settings act on it.
 _TRIALS, _TRIALS_WITHOUT_NEED = 40, 14
 _WHOLE_TRIALS, _WHOLE_TRIALS_WITHOUT_NEED = 10, 5
-VERIFIED = ("cpu",)  # kinds of devices on which predictions were held against measurements
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked.
-
-    Attributes:
-        method: full, lora, qlora, inference, or another adapter kind.
-        load: the heaviest step for a spec; for inference, of its length and batch.
-        baseline_bytes: of the process before the model is loaded, or of the device's runtime.
-        limit_bytes: what may be used of one device.
-        time_limit_s: of the whole run.
-        prices: a price list of the user's.
-        look_around: whether to try other settings too.
-    """
-
-    name: str
-    config: PretrainedConfig
-    spec: TrainSpec
-    method: str
-    load: Callable[[TrainSpec], Workload]
-    device: Device
-    baseline_bytes: int
-    limit_bytes: int | None = None
-    limit_source: str = ""
-    devices: int = 1
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    time_limit_s: float | None = None
-    prices: Path | None = None
-    objective: Objective | None = None
-    look_around: bool = True
-    task: str | None = None
-    run: str | None = None
-    warnings: tuple[str, ...] = field(default_factory=tuple)
 
 
 def answer(question: Question) -> PlanResult:
@@ -267,7 +236,7 @@ def _told(
     step_s = step_s_of(parallel) if parallel else pace.step_s
     total_s = None if steps is None else steps * step_s
     pace = pace.model_copy(
-        update={"step_s": step_s, "steps": workload.steps, "total_s": total_s, "tokens_per_s": _rate(pace, step_s)}
+        update={"step_s": step_s, "steps": workload.steps, "total_s": total_s, "tokens_per_s": rate_of(pace, step_s)}
     )
     fits = _fits(question, terms)
     notes = notes_of(question.config, spec, predicted, workload, question.method, TRACED_AS[question.device.kind])
@@ -278,11 +247,11 @@ def _told(
         task=question.task,
         run=question.run,
         model=question.name,
-        architecture=_architecture(question.config, predicted),
+        architecture=architecture_of(question.config, predicted),
         parameters=predicted.parameters,
         trainable_parameters=predicted.trainable_parameters,
         method=question.method,
-        settings=_settings(spec, question.method),
+        settings=settings_of(spec, question.method),
         device=question.device.name,
         device_source=question.device.source,
         verified=question.device.kind in VERIFIED and question.device.measured and not parallel,
@@ -292,7 +261,7 @@ def _told(
         notes=notes,
         peak_bytes=terms.total,
         peak_at=predicted.peak_at,
-        moments=_moments(predicted, terms),
+        moments=moments_of(predicted, terms),
         baseline_bytes=question.baseline_bytes,
         textbook_bytes=inference_bytes(predicted.parameters, precision) if is_inference else None,
         rules=rules(
@@ -315,99 +284,11 @@ def _told(
         frontier=chosen.frontier if chosen else [],
         smallest_bytes=smallest or (min(chosen.smallest_bytes, terms.total) if chosen else None),
         parallel=parallel,
-        cost=_cost(question, total_s),
+        cost=run_cost(question, total_s),
         break_even=None,
         measured=None,
-        warnings=[*question.warnings, *_warnings(question, spec), *_overridden(chosen if settings else None)],
-        sentence=_sentence(question, terms, settings, smallest, fits, step_s, total_s),
+        warnings=[*question.warnings, *warnings_of(question, spec), *overridden_warnings(chosen if settings else None)],
+        sentence=sentence_of(question, terms, settings, smallest, fits, step_s, total_s),
         environment=environment(spec.seed),
         seconds=0.0,
     )
-
-
-def _rate(pace: Any, step_s: float) -> float:
-    return float(pace.tokens_per_s * pace.step_s / step_s) if step_s else 0.0
-
-
-def _moments(predicted: Prediction, terms: Terms) -> list[Moment]:
-    """Return the stages, none above the peak; with several devices they are those of one, whose terms are smaller."""
-    less = predicted.terms.total - terms.total
-    return [replace_bytes(moment, max(0, min(moment.peak_bytes - less, terms.total))) for moment in predicted.moments]
-
-
-def replace_bytes(moment: Moment, peak_bytes: int) -> Moment:
-    """Return the moment with another peak."""
-    return moment.model_copy(update={"peak_bytes": peak_bytes})
-
-
-def _architecture(config: PretrainedConfig, predicted: Prediction) -> str:
-    name = (getattr(config, "architectures", None) or [config.model_type])[0]
-    layers = getattr(config, "num_hidden_layers", None)
-    return f"{name}, {predicted.parameters / 1e6:,.1f}M parameters" + (f", {layers} layers" if layers else "")
-
-
-_SHOWN = (
-    "precision", "base", "checkpointing", "mlp_tile", "optimizer", "optimizer_in_backward", "layers_in_turn",
-    "pack_tokens", "rows_per_step", "tokens_per_step", "max_length",
-)  # fmt: skip
-
-
-def _settings(spec: TrainSpec, method: str) -> dict[str, Any]:
-    if method == "inference":
-        return {"precision": spec.precision} | ({"base": spec.base} if spec.base else {})
-    shown = {f"train.{key}": value for key in _SHOWN if (value := getattr(spec, key)) not in (None, False)}
-    adapter: dict[str, Any] = {"train.adapter.kind": spec.adapter.kind}
-    if spec.adapter.kind == "full":
-        adapter["train.adapter.masters"] = spec.adapter.masters
-    else:
-        of_adapter = {"rank": spec.adapter.rank, "layers": spec.adapter.layers}
-        adapter |= {f"train.adapter.{key}": value for key, value in of_adapter.items() if value is not None}
-    return {**adapter, **shown}
-
-
-def _cost(question: Question, total_s: float | None) -> Cost | None:
-    if total_s is None:
-        return None
-    price = price_of(question.device, question.prices)
-    return cost_of(total_s, question.device, question.devices, price, electricity(question.prices))
-
-
-def _overridden(chosen: Chosen | None) -> list[str]:
-    keys = chosen.choice.overridden if chosen else ()
-    return [f"Nothing fits with what the task file sets: {', '.join(keys)} would have to change."] if keys else []
-
-
-def _warnings(question: Question, spec: TrainSpec) -> list[str]:
-    said = []
-    if question.device.kind not in VERIFIED:
-        said.append("Unverified: predictions for such devices were never held against a measurement.")
-    if spec.precision == "fp16" or (spec.base, spec.precision) == ("fp32", "bf16"):
-        said.append("Casts of mixed arithmetic are not traced: what is told is the memory of float32 arithmetic.")
-    return said
-
-
-def _sentence(
-    question: Question,
-    terms: Terms,
-    settings: Mapping[str, Any] | None,
-    smallest: int | None,
-    fits: bool | None,
-    step_s: float,
-    total_s: float | None,
-) -> str:
-    how = f" with {_said(settings)}" if settings else ""
-    what = f"{question.name}, {question.method}, needs {exact_size(terms.total)}{how}"
-    where = f" on {'each of ' + str(question.devices) + ' x ' if question.devices > 1 else ''}{question.device.name}"
-    time = f" {seconds(step_s)} a {'token' if question.method == 'inference' else 'step'}"
-    time += f", {seconds(total_s)} in all" if total_s is not None else ""
-    if fits is None:
-        return f"{what}{where};{time}."
-    limit = f"{exact_size(question.limit_bytes or 0)} ({question.limit_source})"
-    if fits:
-        return f"{what}{where} and fits into {limit};{time}."
-    least = f"; the smallest that was found needs {exact_size(smallest)}" if smallest else ""
-    return f"{what}{where} and does not fit into {limit}{least}."
-
-
-def _said(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.removeprefix('train.')}: {value}" for key, value in settings.items())

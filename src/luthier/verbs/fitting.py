@@ -29,10 +29,11 @@ from luthier.machine.memory import resident_bytes
 from luthier.models.folder import read_json_file
 from luthier.models.kernels.build import has_native_attention
 from luthier.objectives.base import Objective
-from luthier.planning.answer import Question, answer
+from luthier.planning.answer import answer
 from luthier.planning.choose import applied
 from luthier.planning.config import read_config
 from luthier.planning.levers import written_keys
+from luthier.planning.question import Question
 from luthier.planning.workload import workload_of
 from luthier.rows.types import Encoded
 from luthier.training.engine.families import FAMILIES

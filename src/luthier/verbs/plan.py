@@ -29,9 +29,10 @@ from luthier.machine.here import this_device
 from luthier.machine.memory import resident_bytes
 from luthier.machine.prices import price_of
 from luthier.objectives.base import make_objective
-from luthier.planning.answer import Question, answer
+from luthier.planning.answer import answer
 from luthier.planning.config import read_config
 from luthier.planning.cost import break_even
+from luthier.planning.question import Question
 from luthier.planning.workload import made_up, workload_of
 from luthier.rows.types import Encoded
 from luthier.training.optimizers.base import OPTIMIZERS
