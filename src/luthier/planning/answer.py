@@ -25,7 +25,7 @@ from luthier.planning.parallel import ModelSizes, network_of, parallel_notes, pa
 from luthier.planning.predict import Prediction, predict_training
 from luthier.planning.predict_inference import predict_inference
 from luthier.planning.question import TRACED_AS, VERIFIED, Question
-from luthier.planning.scaled import predict_quickly, predict_scaled
+from luthier.planning.scaled import TRACED_IN_FULL, depth_of, predict_quickly, predict_scaled
 from luthier.planning.telling import (
     architecture_of,
     moments_of,
@@ -42,10 +42,10 @@ from luthier.planning.workload import Workload
 
 _TIMES_AGAIN, _MARGIN_BYTES = 3, 5_000_000  # a choice that does not keep the limit as a whole is made again
 _SHALLOW = (2, 3)  # layers of the models on which other settings are tried
-# How many other settings are tried, where something has to change and where nothing has to. A trial of an
-# encoder-decoder takes seconds, and fewer settings act on it.
+# How many other settings are tried, where something has to change and where nothing has to. Of wide and deep models and
+# of encoder-decoders a trial takes longer, and an answer is wanted in seconds.
 _TRIALS, _TRIALS_WITHOUT_NEED = 40, 14
-_WHOLE_TRIALS, _WHOLE_TRIALS_WITHOUT_NEED = 10, 5
+_FEW_TRIALS, _FEW_TRIALS_WITHOUT_NEED = 6, 4
 
 
 def answer(question: Question) -> PlanResult:
@@ -91,7 +91,11 @@ def _predict(question: Question, spec: TrainSpec, workload: Workload) -> Predict
             ),
             question.config,
         )
-    return predict_quickly(lambda config: _predict_with(question, config, spec, workload), question.config)
+    if spec.adapter.layers is not None:  # the last so many of all layers: no pattern that few layers would show
+        return _predict_with(question, question.config, spec, workload)
+    # Only the allocator of a processor is modelled, and it is fuller after a first step.
+    steps = 2 if TRACED_AS[question.device.kind] == "cpu" or spec.layers_in_turn else 1
+    return predict_quickly(lambda config: _predict_with(question, config, spec, workload, steps), question.config)
 
 
 def _predict_with(
@@ -143,16 +147,20 @@ def _chosen(question: Question, predicted: Prediction, limit_bytes: int | None) 
         time_limit_s=question.time_limit_s,
         steps=written.steps,
         has_gpu=question.device.kind == "gpu",
-        layers=int(getattr(question.config, "num_hidden_layers", 0)) or None,
+        layers=None if _is_deep(question.config) else depth_of(question.config) or None,
         evaluations=_trials(question, predicted),
     )
 
 
 def _trials(question: Question, predicted: Prediction) -> int:
     needed = _fits(question, predicted.terms) is False
-    if is_encoder_decoder(question.config):
-        return _WHOLE_TRIALS if needed else _WHOLE_TRIALS_WITHOUT_NEED
+    if _is_deep(question.config):
+        return _FEW_TRIALS if needed else _FEW_TRIALS_WITHOUT_NEED
     return _TRIALS if needed else _TRIALS_WITHOUT_NEED
+
+
+def _is_deep(config: PretrainedConfig) -> bool:
+    return is_encoder_decoder(config) or depth_of(config) > TRACED_IN_FULL
 
 
 def _fits(question: Question, terms: Terms) -> bool | None:
@@ -162,7 +170,7 @@ def _fits(question: Question, terms: Terms) -> bool | None:
 def _few_layers(question: Question, spec: TrainSpec) -> Prediction:
     workload = question.load(spec)
     steps = 2 if spec.layers_in_turn else 1
-    if spec.adapter.layers is not None:  # the last so many of all layers: no pattern that few layers would show
+    if spec.adapter.layers is not None:
         return _predict_with(question, question.config, spec, workload, steps)
     return predict_scaled(
         lambda config: _predict_with(question, config, spec, workload, steps), question.config, (2, 3)

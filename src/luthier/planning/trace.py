@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from luthier.models.planned import device_type
 from luthier.planning.hidden import hidden_bytes
@@ -114,14 +113,14 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
         self, function: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        leaves, shape = tree_flatten((args, kwargs))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        tensors = _tensors((*args, *kwargs.values()))
         if any(tensor.is_meta for tensor in tensors):
             name = str(function)
             if name in _READ:
                 return True if name == "aten.equal.default" else 0
             if any(not tensor.is_meta for tensor in tensors):
-                args, kwargs = tree_unflatten([_without_memory(leaf) for leaf in leaves], shape)
+                args = tuple(_without_memory(value) for value in args)
+                kwargs = {key: _without_memory(value) for key, value in kwargs.items()}
             if function is _aten._to_copy.default:
                 kwargs = {**kwargs, "device": torch.device("meta")}  # there is nothing to move elsewhere
             if kwargs.get("generator") is not None:
@@ -129,7 +128,7 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
         elif function in _INDEX_MAKERS and str(kwargs.get("device")) == "meta" and _is_index(tensors, kwargs):
             kwargs = {**kwargs, "device": torch.device("cpu")}  # what decides shapes is real
         out = function(*args, **kwargs)
-        made = [leaf for leaf in tree_flatten(out)[0] if isinstance(leaf, Tensor)]
+        made = _tensors((out,))
         name = function._schema.name.removeprefix("aten::")
         inside = hidden_bytes(name, tensors, made[0].dtype if made else None) if _is_on_cpu(tensors) else 0
         if inside:
@@ -184,7 +183,20 @@ def _is_on_cpu(tensors: list[Tensor]) -> bool:
     return any(tensor.is_meta and device_type(tensor.device) == "cpu" for tensor in tensors)
 
 
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among an operator's values, which may be lists of them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += [one for one in value if isinstance(one, Tensor)]
+    return found
+
+
 def _without_memory(leaf: Any) -> Any:
+    if isinstance(leaf, list | tuple):
+        return type(leaf)(_without_memory(one) for one in leaf)
     if not isinstance(leaf, Tensor) or leaf.is_meta:
         return leaf
     return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
