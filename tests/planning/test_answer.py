@@ -69,8 +69,8 @@ def test_it_fits_if_the_peak_is_within_the_limit(limit: int | None) -> None:
 def test_ddp_holds_everything_on_each_device_and_fsdp_a_share() -> None:
     spec = TrainSpec(rows_per_step=4, **FULL)
     one = answer(asked(spec)).terms
-    ddp = answer(asked(spec, devices=4, strategy="ddp"))
-    fsdp = answer(asked(spec, devices=4, strategy="fsdp"))
+    ddp = answer(asked(TrainSpec(rows_per_step=4, strategy="ddp", **FULL), devices=4))
+    fsdp = answer(asked(TrainSpec(rows_per_step=4, strategy="fsdp", **FULL), devices=4))
     assert ddp.parallel is not None and fsdp.parallel is not None
     for same in ("weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes"):
         assert getattr(ddp.terms, same) == getattr(one, same), same

@@ -22,6 +22,6 @@ PROCESSOR = Device(
 
 def make_steady(patch: pytest.MonkeyPatch) -> None:
     """Let `plan` and `train` plan for this processor and this process."""
+    patch.setattr("luthier.verbs.fitting.resident_bytes", lambda: BASELINE)
     for verb in ("plan", "fitting"):
-        patch.setattr(f"luthier.verbs.{verb}.resident_bytes", lambda: BASELINE)
         patch.setattr(f"luthier.verbs.{verb}.this_device", lambda measure=True: PROCESSOR)

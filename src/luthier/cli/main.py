@@ -215,7 +215,9 @@ def plan(
         typer.Option("--device", help="A device of the catalogue, such as RTX 4090 (default: this machine)."),
     ] = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="How many of them.")] = 1,
-    strategy: Annotated[Strategy, typer.Option("--strategy", help="With several devices.")] = Strategy.ddp,
+    strategy: Annotated[
+        Strategy | None, typer.Option("--strategy", help="With several devices (default: the task's, or ddp).")
+    ] = None,
     memory: Annotated[str | None, typer.Option("--memory", help="What may be used of one device, such as 3GB.")] = None,
     prices: Annotated[Path | None, typer.Option("--prices", metavar="FILE", help="A price list of your own.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Take the heaviest steps, and compare.")] = False,
@@ -252,7 +254,7 @@ def plan(
             batch=batch,
             targets=targets,
             settings=None if task else train_values(overrides),
-            hardware=Hardware(device, devices, strategy.value, memory, prices),
+            hardware=Hardware(device, devices, strategy.value if strategy else None, memory, prices),
             measure=measure,
             out=out,
             tell=here.tell,

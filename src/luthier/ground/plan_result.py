@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
-
 from luthier.ground.results import Environment, Result
 
 TERMS = (
@@ -175,7 +173,6 @@ class PlanResult(Result):
     limit_bytes: int | None  # the budget, or the device's memory
     limit_source: str  # budget.memory, memory of the device
     choice: dict[str, Any]  # what was chosen to fit: dotted keys and values; empty: nothing had to change
-    choice_overrides: list[str] = Field(default_factory=list)  # keys among them that the task file sets
     choice_tier: int = 0  # 0 nothing changed, 1 same mathematics, 2 another algorithm, 3 another thing trained
     concessions: list[Concession]
     frontier: list[FrontierPoint]

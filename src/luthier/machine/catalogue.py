@@ -107,9 +107,7 @@ def all_devices() -> tuple[Device, ...]:
 
 def catalogue_match(reported: str) -> Device | None:
     """Return the device that a driver or the system calls `reported`, or None; vendors and marks are left out."""
-    text = re.sub(
-        r"\((r|tm)\)|\b(nvidia|amd|intel|apple|geforce|tesla|processor|\d+-core|cpu)\b", " ", reported.lower()
-    )
+    text = _MARKS.sub(" ", reported.lower())
     by_name = _by_name()
     for candidate in (reported, text, text.split("@")[0]):
         if (found := by_name.get(_plain(candidate))) is not None:

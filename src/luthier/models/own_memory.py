@@ -35,19 +35,17 @@ def mapped_ranges(folder: Path) -> list[tuple[int, int]]:
     """Return where files of `folder` are mapped into this process."""
     if not _MAPS.is_file():
         return []
-    inside = f"{folder.resolve()}/"
+    homes = {
+        folder.resolve(),
+        *(file.resolve().parent for file in folder.glob("*.safetensors")),
+    }  # links lead elsewhere
     found = []
     for line in _MAPS.read_text(errors="replace").splitlines():
         parts = line.split(maxsplit=5)
-        if len(parts) == 6 and (parts[5].startswith(inside) or Path(parts[5]).parent in _targets(folder)):
+        if len(parts) == 6 and Path(parts[5]).parent in homes:
             start, _, end = parts[0].partition("-")
             found.append((int(start, 16), int(end, 16)))
     return found
-
-
-def _targets(folder: Path) -> set[Path]:
-    """Return where the files of a folder of links (the hub's cache) really lie."""
-    return {file.resolve().parent for file in folder.glob("*.safetensors")}
 
 
 def let_go(data: Tensor, ranges: list[tuple[int, int]]) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PretrainedConfig
 
 from luthier.ground.errors import BadInput
-from luthier.ground.plan_result import Parallel, PlanResult, Terms
+from luthier.ground.plan_result import Pace, Parallel, PlanResult, Terms
 from luthier.ground.spec import TrainSpec
 from luthier.machine.describe import environment
 from luthier.planning.choose import Chosen, Outcome, choose
@@ -23,8 +23,8 @@ from luthier.planning.notes import notes_of
 from luthier.planning.pace import pace_of
 from luthier.planning.parallel import ModelSizes, network_of, parallel_notes, parallel_plan, step_s_of
 from luthier.planning.predict import Prediction, predict_training
-from luthier.planning.predict_inference import predict_inference
-from luthier.planning.question import TRACED_AS, VERIFIED, Question
+from luthier.planning.predict_inference import InferencePrediction, predict_inference
+from luthier.planning.question import VERIFIED, Question
 from luthier.planning.scaled import TRACED_IN_FULL, depth_of, predict_quickly, predict_scaled
 from luthier.planning.telling import (
     architecture_of,
@@ -66,42 +66,50 @@ def answer(question: Question) -> PlanResult:
         spec = chosen.choice.spec
         other_load = question.load(spec)
         other = _predict(question, spec, other_load)
-        over = _one_device(question, spec, other, other_load)[0].total - (question.limit_bytes or 0)
-        if limit is None or over <= 0 or not chosen.choice.fits:
+        needed = _one_device(question, spec, other, other_load)[0]
+        if _fits(question, needed) is not False:
+            return _told(question, spec, other_load, other, chosen, settings=chosen.choice.settings)
+        if limit is None or question.limit_bytes is None or not chosen.choice.fits:
             break
-        limit -= over + _MARGIN_BYTES  # the whole model needs more than its few layers promised
-    if chosen.choice.fits and (question.limit_bytes is None or over <= 0):
-        return _told(question, spec, other_load, other, chosen, settings=chosen.choice.settings)
-    smallest = _one_device(question, spec, other, other_load)[0].total
-    return _told(question, question.spec, workload, predicted, chosen, smallest=smallest)
+        limit -= needed.total - question.limit_bytes + _MARGIN_BYTES  # more than its few layers promised
+    return _told(question, question.spec, workload, predicted, chosen, smallest=needed.total)
+
+
+def prompt_tokens_per_s(question: Question, tokens: int) -> float:
+    """Return how fast the device reads a prompt of so many tokens."""
+    predicted = _predict_answering(question, tokens, 1)
+    pace = pace_of(predicted.prompt_work, question.device, _precision_of(question.spec), tokens=tokens, mode="prompt")
+    return pace.tokens_per_s
 
 
 def _predict(question: Question, spec: TrainSpec, workload: Workload) -> Prediction:
-    device = TRACED_AS[question.device.kind]
     if question.method == "inference":
-        return predict_quickly(
-            lambda config: predict_inference(
-                config,
-                precision=spec.precision,
-                base=spec.base,
-                seq=workload.longest,
-                batch=workload.rows,
-                baseline_bytes=question.baseline_bytes,
-                device=device,
-            ),
-            question.config,
-        )
+        return _predict_answering(question, workload.longest, workload.rows)
     if spec.adapter.layers is not None:  # the last so many of all layers: no pattern that few layers would show
         return _predict_with(question, question.config, spec, workload)
     # Only the allocator of a processor is modelled, and it is fuller after a first step.
-    steps = 2 if TRACED_AS[question.device.kind] == "cpu" or spec.layers_in_turn else 1
+    steps = 2 if question.traced_as == "cpu" or spec.layers_in_turn else 1
     return predict_quickly(lambda config: _predict_with(question, config, spec, workload, steps), question.config)
+
+
+def _predict_answering(question: Question, seq: int, batch: int) -> InferencePrediction:
+    return predict_quickly(
+        lambda config: predict_inference(
+            config,
+            precision=question.spec.precision,
+            base=question.spec.base,
+            seq=seq,
+            batch=batch,
+            baseline_bytes=question.baseline_bytes,
+            device=question.traced_as,
+        ),
+        question.config,
+    )
 
 
 def _predict_with(
     question: Question, config: PretrainedConfig, spec: TrainSpec, workload: Workload, steps: int = 2
 ) -> Prediction:
-    device = TRACED_AS[question.device.kind]
     if is_encoder_decoder(config):
         return predict_whole(
             config,
@@ -109,14 +117,14 @@ def _predict_with(
             seq=workload.longest,
             batch=workload.rows,
             baseline_bytes=question.baseline_bytes,
-            device=device,
+            device=question.traced_as,
         )
     predicted = predict_training(
         config,
         spec,
         [workload.traced] * steps,
         baseline_bytes=question.baseline_bytes,
-        device=device,
+        device=question.traced_as,
         objective=question.objective,
         prepared=steps == 1,
     )
@@ -137,7 +145,7 @@ def _chosen(question: Question, predicted: Prediction, limit_bytes: int | None) 
             raise BadInput("weights cannot be updated before the gradients of several processes are added up")
         workload = question.load(spec)
         found = few if spec == question.spec else _few_layers(question, spec)
-        step_s = _step_s(question, spec, workload, found) * written.tokens / workload.tokens
+        step_s = _pace(question, spec, workload, found).step_s * written.tokens / workload.tokens
         return Outcome(_one_device(question, spec, found, workload)[0].total + correction, step_s)
 
     return choose(
@@ -173,7 +181,7 @@ def _few_layers(question: Question, spec: TrainSpec) -> Prediction:
     if spec.adapter.layers is not None:
         return _predict_with(question, question.config, spec, workload, steps)
     return predict_scaled(
-        lambda config: _predict_with(question, config, spec, workload, steps), question.config, (2, 3)
+        lambda config: _predict_with(question, config, spec, workload, steps), question.config, _SHALLOW
     )
 
 
@@ -181,11 +189,16 @@ def _precision_of(spec: TrainSpec) -> str:
     return "tf32" if spec.precision == "fp32" and spec.tf32 else spec.precision
 
 
-def _step_s(question: Question, spec: TrainSpec, workload: Workload, predicted: Prediction) -> float:
-    mode: Literal["training", "decode"] = "decode" if question.method == "inference" else "training"
-    share = predicted.work * (1 / question.devices)
-    pace = pace_of(share, question.device, _precision_of(spec), tokens=workload.tokens, mode=mode)
-    return pace.step_s
+def _pace(question: Question, spec: TrainSpec, workload: Workload, predicted: Prediction) -> Pace:
+    """Return the pace of one device's share, without what the devices exchange."""
+    is_inference = question.method == "inference"
+    return pace_of(
+        predicted.work * (1 / question.devices),
+        question.device,
+        _precision_of(spec),
+        tokens=workload.rows if is_inference else workload.tokens,
+        mode="decode" if is_inference else "training",
+    )
 
 
 def _one_device(
@@ -197,9 +210,9 @@ def _one_device(
     return parallel_plan(
         predicted.terms,
         _sizes(predicted, spec),
-        question.strategy,
+        spec.strategy,
         question.devices,
-        arithmetic_s=_step_s(question, spec, workload, predicted),
+        arithmetic_s=_pace(question, spec, workload, predicted).step_s,
         network=network_of(question.device, question.devices),
         packs=max(1, -(-len(workload.heaviest) // question.devices)),
     )
@@ -234,20 +247,14 @@ def _told(
     terms, parallel = _one_device(question, spec, predicted, workload)
     is_inference = question.method == "inference"
     steps = None if workload.steps is None or not workload.all_tokens else workload.all_tokens / workload.tokens
-    pace = pace_of(
-        predicted.work * (1 / question.devices),
-        question.device,
-        _precision_of(spec),
-        tokens=workload.rows if is_inference else workload.tokens,
-        mode="decode" if is_inference else "training",
-    )
+    pace = _pace(question, spec, workload, predicted)
     step_s = step_s_of(parallel) if parallel else pace.step_s
     total_s = None if steps is None else steps * step_s
     pace = pace.model_copy(
         update={"step_s": step_s, "steps": workload.steps, "total_s": total_s, "tokens_per_s": rate_of(pace, step_s)}
     )
     fits = _fits(question, terms)
-    notes = notes_of(question.config, spec, predicted, workload, question.method, TRACED_AS[question.device.kind])
+    notes = notes_of(question.config, spec, predicted, workload, question.method, question.traced_as)
     if parallel:
         notes = [*notes, *parallel_notes(_sizes(predicted, spec), parallel.strategy, parallel.devices)]
     precision = str(spec.base or spec.precision)
@@ -287,7 +294,6 @@ def _told(
         limit_source=question.limit_source,
         choice=dict(settings or {}),
         choice_tier=chosen.choice.tier if chosen and settings else 0,
-        choice_overrides=list(chosen.choice.overridden) if chosen and settings else [],
         concessions=chosen.concessions if chosen else [],
         frontier=chosen.frontier if chosen else [],
         smallest_bytes=smallest or (min(chosen.smallest_bytes, terms.total) if chosen else None),
@@ -295,7 +301,7 @@ def _told(
         cost=run_cost(question, total_s),
         break_even=None,
         measured=None,
-        warnings=[*question.warnings, *warnings_of(question, spec), *overridden_warnings(chosen if settings else None)],
+        warnings=[*warnings_of(question, spec), *overridden_warnings(chosen if settings else None)],
         sentence=sentence_of(question, terms, settings, smallest, fits, step_s, total_s),
         environment=environment(spec.seed),
         seconds=0.0,

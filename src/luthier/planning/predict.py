@@ -40,7 +40,7 @@ from luthier.training.step import TorchStep
 # What the process has beside its tensors once it trains, above the imports: the tokenizer, oneDNN's kernels and
 # scratch, threads, autograd. And what the model of the allocator does not see: small objects between large blocks that
 # keep them apart, as do gradients of the earlier packs of a step. All are fitted on the ten calibration cells of
-# benchmarks/plan_accuracy.py, which are not judged, and towards the safe side: runs of one cell differ by up to 5 %.
+# benchmarks/plan_accuracy.py, which are not judged, and towards the safe side: runs of one cell differ by up to 10 %.
 PROCESS_BYTES = 98_000_000
 SCATTERED = 0.05  # of all tensors at the peak
 SCATTERED_PACKS = 0.03  # of the activations, where a step has several packs
@@ -117,6 +117,7 @@ class Traced:
     outside: int
     block: int
     largest_trained: int
+    recomputes: bool  # whether the model's own modules checkpoint
 
 
 def _trace_steps(
@@ -125,7 +126,7 @@ def _trace_steps(
     spec: TrainSpec,
     steps: Sequence[Sequence[Pack]],
     objective: Objective | None,
-    prepared: bool = False,
+    prepared: bool,
 ) -> Traced:
     model = meta_model(config, DTYPES[base_precision(spec)])
     if (quantized := base_quantized(spec)) is not None:
@@ -151,10 +152,10 @@ def _trace_steps(
             trace.mark("step_end")
         work = trace.total_work() - before
         trace.adopt([value for name, value in step.tensors().items() if not name.startswith("weight/")], "optimizer")
-        name = engine.sentence
+        name, recomputes = engine.sentence, engine.name == "general" and spec.checkpointing != "none"
     sizes = [weight.numel() for weight in trainable.values()]
     outside, block = _parts(model)
-    return Traced(parameters, sum(sizes), name, work, outside, block, max(sizes, default=0))
+    return Traced(parameters, sum(sizes), name, work, outside, block, max(sizes, default=0), recomputes)
 
 
 def _parts(model: PreTrainedModel) -> tuple[int, int]:
@@ -217,7 +218,7 @@ def told(trace: MemoryTrace, traced: Traced, baseline_bytes: int, device: str) -
     ends = trace.marks["forward_end"]
     replay = replayed(trace, device, stage_of, lambda block: term_of(block, ends), places_of(trace))
     beside = baseline_bytes + (PROCESS_BYTES if device == "cpu" else 0)
-    scattered = _scattered_bytes(trace, replay.sizes, traced.engine) if device == "cpu" else 0
+    scattered = _scattered_bytes(trace, replay.sizes, traced.recomputes) if device == "cpu" else 0
     return Prediction(
         terms=replay.terms(beside + scattered),
         moments=replay.moments(beside + scattered),
@@ -235,10 +236,10 @@ def told(trace: MemoryTrace, traced: Traced, baseline_bytes: int, device: str) -
     )
 
 
-def _scattered_bytes(trace: MemoryTrace, sizes: Sequence[int], engine: str) -> int:
+def _scattered_bytes(trace: MemoryTrace, sizes: Sequence[int], recomputes: bool) -> int:
     """Return what lies unused between blocks beyond what the model of the allocator finds."""
     several = len(trace.marks["forward_end"]) > len(trace.marks["step"])
-    freed = _freed_in_forward(trace) if "checkpointing: full" in engine else 0
+    freed = _freed_in_forward(trace) if recomputes else 0
     packs = SCATTERED_PACKS * sizes[TERMS.index("activations")] * several
     return round(SCATTERED * sum(sizes) + packs + SCATTERED_LAYERS * freed)
 

@@ -6,7 +6,7 @@ Question(name, config, spec, "lora", load, device, baseline_bytes=0)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,7 @@ class Question:
         load: the heaviest step for a spec; for inference, of its length and batch.
         baseline_bytes: of the process before the model is loaded, or of the device's runtime.
         limit_bytes: what may be used of one device.
+        devices: how many; what each holds is `spec.strategy`.
         time_limit_s: of the whole run.
         prices: a price list of the user's.
         look_around: whether to try other settings too.
@@ -45,11 +46,19 @@ class Question:
     limit_bytes: int | None = None
     limit_source: str = ""
     devices: int = 1
-    strategy: Literal["ddp", "fsdp"] = "ddp"
     time_limit_s: float | None = None
     prices: Path | None = None
     objective: Objective | None = None
     look_around: bool = True
     task: str | None = None
     run: str | None = None
-    warnings: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def strategy(self) -> Literal["ddp", "fsdp"]:
+        """What each of several devices holds, as the spec is written."""
+        return self.spec.strategy
+
+    @property
+    def traced_as(self) -> str:
+        """The kind of device that tensors without memory stand for."""
+        return TRACED_AS[self.device.kind]

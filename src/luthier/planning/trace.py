@@ -28,8 +28,8 @@ from luthier.planning.work import Work, work_of_call
 
 _OWN = "luthier."
 _MODES = frozenset({__name__, "luthier.planning.fused"})  # every call passes through these
-_READ = frozenset({"aten._local_scalar_dense.default", "aten.equal.default"})
 _aten = torch.ops.aten
+_READ = {_aten._local_scalar_dense.default: 0, _aten.equal.default: True}  # what is read where there is no memory
 _INDEX_MAKERS = frozenset({_aten._to_copy.default, _aten.arange.default, _aten.arange.start, _aten.arange.start_step})
 
 
@@ -115,9 +115,8 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
         kwargs = kwargs or {}
         tensors = _tensors((*args, *kwargs.values()))
         if any(tensor.is_meta for tensor in tensors):
-            name = str(function)
-            if name in _READ:
-                return True if name == "aten.equal.default" else 0
+            if function in _READ:
+                return _READ[function]
             if any(not tensor.is_meta for tensor in tensors):
                 args = tuple(_without_memory(value) for value in args)
                 kwargs = {key: _without_memory(value) for key, value in kwargs.items()}
@@ -135,7 +134,8 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
             self._come_and_go(inside)
         for tensor in made:
             self._number_of(tensor)
-        self._add_work(function, tensors, made)
+        if not function.is_view:
+            self._add_work(name, tensors, made)
         return out
 
     def _number_of(self, tensor: Tensor) -> int | None:
@@ -170,12 +170,9 @@ class MemoryTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
     def _stage_now(self) -> str:
         return "backward" if torch._C._current_graph_task_id() != -1 else self.stage
 
-    def _add_work(self, function: Any, tensors: list[Tensor], made: list[Tensor]) -> None:
-        if function.is_view:
-            return
+    def _add_work(self, name: str, tensors: list[Tensor], made: list[Tensor]) -> None:
         shapes = [tuple(tensor.shape) for tensor in tensors], [tuple(tensor.shape) for tensor in made]
         sizes = [tensor.itemsize for tensor in tensors], [tensor.itemsize for tensor in made]
-        name = function._schema.name.removeprefix("aten::")
         self._count(work_of_call(name, shapes[0], sizes[0], shapes[1], sizes[1]))
 
 

@@ -94,7 +94,7 @@ def fit(bench: Workbench, objective: Objective, rows: Sequence[Encoded], run: Pa
         said = ", ".join(f"{key}: {value}" for key, value in settings.items())
         bench.tell({"kind": "warning", "text": f"to keep {result.limit_source}, training goes with {said}"})
     gc.collect()
-    baseline = resident_bytes() if question.device.kind in ("cpu", "apple") else question.baseline_bytes
+    baseline = here_bytes(question.device)
     predicted = result.peak_bytes - result.baseline_bytes + baseline
     bench.tell({"kind": "plan", "peak_bytes": predicted, "step_s": result.step_s, "total_s": result.total_s})
     return Fitted(settings, predicted, baseline)
@@ -109,26 +109,42 @@ def shares_beginnings(spec: TrainSpec, family: str) -> bool:
 def _question(
     bench: Workbench, spec: TrainSpec, objective: Objective, rows: Sequence[Encoded], processes: int
 ) -> Question:
+    """Return what is asked about this training on this machine."""
     device = this_device(measure=bench.spec.budget.memory is not None)
-    config, _ = read_config(str(bench.found.folder))
     limit, source = _limit(bench, device, processes)
+    return replace(
+        task_question(bench.with_train(spec), objective, rows, _share_of(device, processes), here_bytes(device)),
+        limit_bytes=limit,
+        limit_source=source,
+        devices=processes,
+        look_around=False,
+    )
+
+
+def task_question(
+    bench: Workbench, objective: Objective, rows: Sequence[Encoded], device: Device, baseline_bytes: int
+) -> Question:
+    """Return what is asked about a task on a device, as its file says, without a limit of memory."""
+    spec = bench.spec.train
+    config, _ = read_config(str(bench.found.folder), tell=bench.tell)
     shares = device.kind == "cpu" and shares_beginnings(spec, config.model_type)
     return Question(
         name=bench.spec.model,
         config=config,
         spec=spec,
-        method=spec.adapter.kind,
+        method="qlora" if spec.adapter.kind == "lora" and spec.base == "nf4" else spec.adapter.kind,
         load=lambda of: workload_of(rows, of, shares=shares),
-        device=_share_of(device, processes),
-        baseline_bytes=resident_bytes() if device.kind in ("cpu", "apple") else device.overhead_bytes,
-        limit_bytes=limit,
-        limit_source=source,
-        devices=processes,
-        strategy=spec.strategy,
+        device=device,
+        baseline_bytes=baseline_bytes,
         time_limit_s=seconds_of(bench.spec.budget.time) if bench.spec.budget.time else None,
         objective=objective,
-        look_around=False,
+        task=bench.spec.name,
     )
+
+
+def here_bytes(device: Device) -> int:
+    """Return what there is before the model on this machine's device: this process, or the GPU's runtime."""
+    return resident_bytes() if device.kind in ("cpu", "apple") else device.overhead_bytes
 
 
 def _limit(bench: Workbench, device: Device, processes: int) -> tuple[int | None, str]:

@@ -3,14 +3,14 @@
 For a task the rows are read and encoded, so that the heaviest step is a real one; free-hand a model, a method and sizes
 are enough. No weights are read. With `measure` two of the heaviest steps are taken and held against the prediction.
 
-    plan("task.yaml").fits; plan(model="meta-llama/Llama-3.1-70B", method="qlora", device="H100").sentence
+    plan("task.yaml").fits; plan(model="meta-llama/Llama-3.1-70B", method="qlora", hardware=Hardware("H100")).sentence
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,24 +19,23 @@ from pydantic import ValidationError
 from luthier.adapters.base import ADAPTERS, get_kind
 from luthier.ground.errors import BadInput, nearest
 from luthier.ground.events import Tell, silent
-from luthier.ground.plan_result import PlanResult
+from luthier.ground.plan_result import BreakEven, PlanResult
 from luthier.ground.results import PromptResult
 from luthier.ground.spec import TrainSpec
 from luthier.ground.task import Task, load_task
-from luthier.ground.units import bytes_of, seconds_of
+from luthier.ground.units import bytes_of
 from luthier.machine.catalogue import Device, find_device
 from luthier.machine.here import this_device
-from luthier.machine.memory import resident_bytes
 from luthier.machine.prices import price_of
 from luthier.objectives.base import make_objective
-from luthier.planning.answer import answer
+from luthier.planning.answer import answer, prompt_tokens_per_s
 from luthier.planning.config import read_config
 from luthier.planning.cost import break_even
 from luthier.planning.question import Question
-from luthier.planning.workload import made_up, workload_of
+from luthier.planning.workload import made_up
 from luthier.rows.types import Encoded
 from luthier.training.optimizers.base import OPTIMIZERS
-from luthier.verbs.fitting import shares_beginnings
+from luthier.verbs.fitting import here_bytes, task_question
 from luthier.verbs.measuring import measured
 from luthier.verbs.runs import find_run, open_run
 from luthier.verbs.train import encoded_rows
@@ -53,13 +52,14 @@ class Hardware:
     Attributes:
         device: a name of the catalogue; None: this machine.
         devices: how many of them.
+        strategy: of several devices; None: the task's, or ddp.
         memory: what may be used of one, such as 3GB; None: the task's budget, else the device's memory.
         prices: a price list of one's own.
     """
 
     device: str | None = None
     devices: int = 1
-    strategy: Literal["ddp", "fsdp"] = "ddp"
+    strategy: Literal["ddp", "fsdp"] | None = None
     memory: str | None = None
     prices: Path | None = None
 
@@ -120,6 +120,7 @@ def plan(
 
 
 def _of_task(bench: Workbench, run: str, hardware: Hardware, measure: bool) -> PlanResult:
+    bench = bench.with_train(_shared(bench.spec.train, hardware))
     spec = bench.spec.train
     OPTIMIZERS.get(spec.optimizer)
     get_kind(spec.adapter.kind)
@@ -130,55 +131,39 @@ def _of_task(bench: Workbench, run: str, hardware: Hardware, measure: bool) -> P
             "there are no rows to plan for", where=str(bench.task.path), fix="`luthier check` shows the rows"
         )
     device = _device(hardware, bench.tell)
-    config, _ = read_config(str(bench.found.folder), tell=bench.tell)
     limit, source = _limit(hardware, bench.spec.budget.memory, device)
-    shares = shares_beginnings(spec, config.model_type) and device.kind == "cpu"
     bench.tell({"kind": "stage", "text": "tracing the heaviest step, and others to compare"})
-    question = Question(
-        name=bench.spec.model,
-        config=config,
-        spec=spec,
-        method=_method_of(spec),
-        load=lambda of: workload_of(rows, of, shares=shares),
-        device=device,
-        baseline_bytes=_baseline(device, hardware),
+    question = replace(
+        task_question(bench, objective, rows, device, _baseline(device, hardware)),
         limit_bytes=limit,
         limit_source=source,
         devices=hardware.devices,
-        strategy=hardware.strategy,
-        time_limit_s=seconds_of(bench.spec.budget.time) if bench.spec.budget.time else None,
         prices=hardware.prices,
-        objective=objective,
-        task=bench.spec.name,
         run=run,
     )
     result = answer(question)
-    result = result.model_copy(update={"break_even": _break_even(bench, rows, result, device, hardware)})
+    result = result.model_copy(update={"break_even": _break_even(bench, rows, result, question)})
     if measure:
         found = measured(bench, objective, rows, result)
         result = result.model_copy(update={"measured": found})
     return result
 
 
-def _method_of(spec: TrainSpec) -> str:
-    return "qlora" if spec.adapter.kind == "lora" and spec.base == "nf4" else spec.adapter.kind
-
-
-def _break_even(bench: Workbench, rows: list[Encoded], result: PlanResult, device: Device, hardware: Hardware) -> Any:
+def _break_even(bench: Workbench, rows: list[Encoded], result: PlanResult, question: Question) -> BreakEven | None:
     """Return when shorter prompts have repaid the training; None before a prompt was chosen."""
     found = find_run(bench.task, "prompt", PromptResult)
     before = next((arm.prompt_tokens for arm in found[1].arms if arm.chosen), None) if found else None
     if before is None or result.total_s is None:
         return None
     after = sum(len(row) - row.target_tokens for row in rows) / len(rows)
-    endpoint, rent = bench.spec.endpoint, price_of(device, hardware.prices)
+    endpoint, rent = bench.spec.endpoint, price_of(question.device, question.prices)
     return break_even(
         before,
         after,
         endpoint.prompt_price if endpoint else 0.0,
         result.cost.price or 0.0 if result.cost else 0.0,
         currency=rent.currency if rent else "USD",
-        prompt_tokens_per_s=result.pace.tokens_per_s * 3,  # reading is a third of training's work
+        prompt_tokens_per_s=prompt_tokens_per_s(question, max(1, round(before))),
         training_s=result.total_s,
     )
 
@@ -196,7 +181,7 @@ def _free_hand(
     hardware: Hardware,
     tell: Tell,
 ) -> PlanResult:
-    spec = _spec_of(method, batch, settings)
+    spec = _shared(_spec_of(method, batch, settings), hardware)
     OPTIMIZERS.get(spec.optimizer)
     device = _device(hardware, tell)
     tell({"kind": "stage", "text": f"reading the config of {name}"})
@@ -215,7 +200,6 @@ def _free_hand(
             limit_bytes=limit,
             limit_source=source,
             devices=hardware.devices,
-            strategy=hardware.strategy,
             prices=hardware.prices,
         )
     )
@@ -248,6 +232,10 @@ def _spec_of(method: str, batch: int, settings: Mapping[str, Any]) -> TrainSpec:
 # -- the device ----------------------------------------------------------------------------------------------------
 
 
+def _shared(spec: TrainSpec, hardware: Hardware) -> TrainSpec:
+    return spec.model_copy(update={"strategy": hardware.strategy}) if hardware.strategy else spec
+
+
 def _device(hardware: Hardware, tell: Tell) -> Device:
     if hardware.device is not None:
         return find_device(hardware.device)
@@ -257,9 +245,9 @@ def _device(hardware: Hardware, tell: Tell) -> Device:
 
 def _baseline(device: Device, hardware: Hardware) -> int:
     """Return what there is before the model: this process, or the runtime of another device."""
-    if device.kind in ("gpu", "tpu"):
-        return device.overhead_bytes
-    return resident_bytes() if hardware.device is None else ELSEWHERE_BYTES
+    if hardware.device is not None and device.kind in ("cpu", "apple"):
+        return ELSEWHERE_BYTES
+    return here_bytes(device)
 
 
 def _limit(hardware: Hardware, budget: str | None, device: Device) -> tuple[int | None, str]:

@@ -16,8 +16,10 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch  # noqa: F401  # first: the kernels then share PyTorch's OpenMP threads
 
@@ -46,6 +48,17 @@ def library() -> ctypes.CDLL | None:
         except OSError:
             target.unlink(missing_ok=True)
     return None
+
+
+def functions(signatures: Mapping[str, tuple[type, ...]]) -> dict[str, Callable[..., None]] | None:
+    """Return the native functions of these names, with the types of their arguments; None without a library."""
+    native = library()
+    if native is None:
+        return None
+    found: dict[str, Any] = {name: getattr(native, name) for name in signatures}
+    for name, signature in signatures.items():
+        found[name].argtypes, found[name].restype = signature, None
+    return found
 
 
 def has_native_attention() -> bool:

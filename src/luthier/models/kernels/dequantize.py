@@ -14,12 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from luthier.models.kernels.build import library
+from luthier.models.kernels.build import functions
 from luthier.models.planned import device_type, note_work
 
 NF4_BLOCK, SCALE_GROUP = 64, 256
@@ -103,21 +102,14 @@ def _tiles(out_OI: Tensor) -> list[slice]:
 
 def _native(name: str, out_OI: Tensor) -> Callable[..., None] | None:
     """Return the native function if it can write this tensor: on the CPU, rows in order."""
-    functions = _functions()
+    found = _functions()
     serves = out_OI.dtype in (torch.float32, torch.bfloat16) and out_OI.stride(1) == 1
-    return functions[name] if functions and serves and device_type(out_OI.device) == "cpu" else None
+    return found[name] if found and serves and device_type(out_OI.device) == "cpu" else None
 
 
 @lru_cache(maxsize=1)
 def _functions() -> dict[str, Callable[..., None]] | None:
-    native = library()
-    if native is None:
-        return None
-    found: dict[str, Any] = {}
-    for name, signature in _SIGNATURES.items():
-        found[name] = getattr(native, name)
-        found[name].argtypes, found[name].restype = signature, None
-    return found
+    return functions(_SIGNATURES)
 
 
 def _place(out_OI: Tensor) -> tuple[int, int, int, int]:

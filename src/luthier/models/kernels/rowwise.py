@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from luthier.models.kernels import plain
-from luthier.models.kernels.build import library
+from luthier.models.kernels.build import functions
 from luthier.models.planned import device_type, note_work
 
 ACTIVATIONS = ("silu", "gelu_tanh")
@@ -157,8 +156,8 @@ def softmax_loss(logits_CV: Tensor, targets_C: Tensor, cap: float = 0.0, wants_g
 
 def _native(name: str, *tensors: Tensor | None) -> Callable[..., None] | None:
     """Return the native function, if these tensors are what it takes: on the CPU, of one dtype, rows in order."""
-    functions = _functions()
-    if functions is None:
+    found = _functions()
+    if found is None:
         return None
     dtype = tensors[0].dtype if tensors[0] is not None else None
     if dtype not in (torch.float32, torch.bfloat16):
@@ -168,7 +167,7 @@ def _native(name: str, *tensors: Tensor | None) -> Callable[..., None] | None:
         if not serves:
             return None
     if tensors[0] is None or not tensors[0].is_meta:
-        return functions[name]
+        return found[name]
     moved = sum(tensor.numel() * tensor.itemsize for tensor in tensors if tensor is not None)
     return lambda *_: note_work(moved_bytes=moved)
 
@@ -180,14 +179,7 @@ def _has_rows(tensor: Tensor) -> bool:
 
 @lru_cache(maxsize=1)
 def _functions() -> dict[str, Callable[..., None]] | None:
-    native = library()
-    if native is None:
-        return None
-    found: dict[str, Any] = {}
-    for name, signature in _SIGNATURES.items():
-        found[name] = getattr(native, name)
-        found[name].argtypes, found[name].restype = signature, None
-    return found
+    return functions(_SIGNATURES)
 
 
 def _rows(x_RW: Tensor) -> tuple[int, int, int]:

@@ -44,7 +44,7 @@ def why_not(model: PreTrainedModel) -> str | None:
                 return "the adapter is switched off"
         elif isinstance(module, nn.Linear) and type(module) not in (nn.Linear, QuantizedLinear):
             return f"{name} is a {type(module).__name__}"
-    if any(getattr(model.config, key, 0) for key in ("attention_dropout", "resid_pdrop", "embd_pdrop")):
+    if draws_random_numbers(model):
         return "the model has dropout"
     if (activation := _activation_of(_layers(model)[0])) not in _ACTIVATIONS:
         return f"its activation is {activation}"
