@@ -258,6 +258,18 @@ def test_processes_of_other_machines_have_their_own(task_folder: Path, monkeypat
     assert (found.limit_bytes, found.limit_source) == (10**10, "this machine's memory")
 
 
+def test_the_prediction_counts_the_process_as_it_is_when_training_begins(
+    task_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _ = bench_of(task_folder)
+    steady = fitted(bench, task_folder / "run").predicted_peak_bytes
+    looks = iter([BASELINE, BASELINE + 70_000_000])  # tracing has left something behind
+    monkeypatch.setattr(fitting, "resident_bytes", lambda: next(looks))
+    grown = fitted(bench, task_folder / "again")
+    assert steady is not None and grown.baseline_bytes == BASELINE + 70_000_000
+    assert grown.predicted_peak_bytes == pytest.approx(steady + 70_000_000, abs=1_000_000)
+
+
 def test_shards_need_less_than_whole_weights(task_folder: Path) -> None:
     full = ("train.adapter.kind=full", "train.learning_rate=0.001")
     peaks = {}
