@@ -48,7 +48,8 @@ def measure(lever: dict[str, Any]) -> dict[str, Any]:
     from luthier.ground.spec import TrainSpec
     from luthier.models.find import find_model
     from luthier.models.load import load_model
-    from luthier.objectives.sft import SupervisedFinetuning
+    from luthier.objectives.base import ObjectiveContext
+from luthier.objectives.sft import SupervisedFinetuning
     from luthier.training.engine.body import engine_for
     from luthier.training.step import TorchStep
 
@@ -56,7 +57,7 @@ def measure(lever: dict[str, Any]) -> dict[str, Any]:
     spec = TrainSpec(learning_rate=1e-5, max_grad_norm=None, **settings)
     loaded, kind = load_model(find_model("smollm2-135m-instruct"), "bf16"), get_kind("full")
     kind.inject(loaded.model, spec.adapter, seed=0)
-    objective = SupervisedFinetuning(None)  # type: ignore[arg-type]  # rows come encoded
+    objective = SupervisedFinetuning(ObjectiveContext(None))  # rows come encoded
     step = TorchStep(loaded.model, objective, kind.trainable(loaded.model), spec)
     losses, wall_s, cpu_s = [], [], []
     with engine_for(loaded.model, spec) as engine:

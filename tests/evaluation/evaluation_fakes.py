@@ -55,6 +55,9 @@ class FakeRenderer:
             raise BadInput("the template refuses this")
         return [ord(character) for character in text]
 
+    def ask(self, row: Row) -> list[int]:
+        return self.encode_prompt(row.messages or ())
+
 
 class FakeGenerator:
     """Answers each prompt text with `reply`, and remembers all prompt texts."""

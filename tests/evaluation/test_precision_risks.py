@@ -27,13 +27,14 @@ from luthier.evaluation.precision_risks import (
 from luthier.evaluation.precisions import narrowed
 from luthier.ground.spec import AdapterSpec, TrainSpec
 from luthier.models.find import find_model
+from luthier.objectives.base import ObjectiveContext
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.packing import one_pack
 from luthier.training.optimizers.base import OptimizerKind, make_optimizer
 from luthier.training.optimizers.updates import Updates
 from models.tiny_models import tiny_folder, tiny_model
 
-SFT = SupervisedFinetuning(None)  # type: ignore[arg-type]  # the rows are encoded already
+SFT = SupervisedFinetuning(ObjectiveContext(None))  # the rows are encoded already
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -22,7 +22,7 @@ NONE = MetricContext()
 def search(generator: FakeGenerator, **more: object) -> tuple[PromptResult, Prompt]:
     arguments: dict[str, object] = {
         "generator": generator,
-        "renderer": FakeRenderer(),
+        "ask": FakeRenderer().ask,
         "settings": Settings(),
         "metric": EXACT,
         "context": NONE,

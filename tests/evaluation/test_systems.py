@@ -20,7 +20,7 @@ EXAMPLE = make_row("e", "example question", "example answer")
 def context(**more: object) -> SystemContext:
     facts: dict[str, object] = {
         "generator": FakeGenerator(lambda prompt: "yes"),
-        "renderer": FakeRenderer(),
+        "ask": FakeRenderer().ask,
         "settings": Settings(),
         "own_prompt": Prompt("own"),
         "best_prompt": Prompt("best", (EXAMPLE,)),
@@ -33,7 +33,7 @@ def context(**more: object) -> SystemContext:
 def test_the_answer_is_never_in_the_prompt() -> None:
     generator = FakeGenerator(lambda prompt: "yes")
     items = [Item.of(make_row("1", "is it?", "the secret answer"))]
-    LocalSystem("prompt", generator, FakeRenderer(), Prompt("Answer.", (EXAMPLE,)), None, Settings()).answer(items)
+    LocalSystem("prompt", generator, FakeRenderer().ask, Prompt("Answer.", (EXAMPLE,)), None, Settings()).answer(items)
     assert generator.prompts == ["system: Answer.\nuser: example question\nassistant: example answer\nuser: is it?"]
 
 
@@ -61,14 +61,16 @@ def test_one_item_that_cannot_be_rendered_fails_alone() -> None:
         Item.of(make_row("2", "refuse me", "b")),
         Item.of(make_row("3", "ok", "c")),
     ]
-    answers = LocalSystem("base", FakeGenerator(str.upper), FakeRenderer(), Prompt(), None, Settings()).answer(items)
+    answers = LocalSystem("base", FakeGenerator(str.upper), FakeRenderer().ask, Prompt(), None, Settings()).answer(
+        items
+    )
     assert [a.text for a in answers] == ["USER: FINE", None, "USER: OK"]
     assert answers[1].cause == "the template refuses this" and answers[1].finish == "failed"
 
 
 def test_rows_of_raw_text_are_asked_as_a_users_turn() -> None:
     generator = FakeGenerator(str)
-    LocalSystem("base", generator, FakeRenderer(), Prompt("x"), None, Settings()).answer(
+    LocalSystem("base", generator, FakeRenderer().ask, Prompt("x"), None, Settings()).answer(
         [Item.of(Row("t", "t:1", text="once upon"))]
     )
     assert generator.prompts == ["user: once upon"]

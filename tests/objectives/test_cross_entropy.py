@@ -29,7 +29,7 @@ def test_chunks_agree_with_the_plain_reference(rows: int, chunk: int, seed: int,
     head, hidden, targets = _problem(rows, seed)
     head.requires_grad_(trained)
     wanted = [hidden, *(head.parameters() if trained else [])]
-    loss = summed_cross_entropy(Head(head), hidden, targets, chunk)
+    loss = summed_cross_entropy(Head(head), hidden, targets, chunk_rows=chunk)
     expected = plain_cross_entropy(Head(head), hidden, targets)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     gradients, references = (torch.autograd.grad(value * 0.37, wanted) for value in (loss, expected))

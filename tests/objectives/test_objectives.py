@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from luthier.ground.errors import BadInput
 from luthier.models.packed import hidden_states, logits_at
 from luthier.models.segments import Segments
-from luthier.objectives.base import OBJECTIVES, make_objective
+from luthier.objectives.base import OBJECTIVES, ObjectiveContext, make_objective
 from luthier.objectives.conformance import FloatArray, check_objective
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.packing import one_pack
@@ -69,10 +69,10 @@ def test_sft_passes_the_kit_with_a_frozen_head() -> None:
 
 
 def test_the_registry_knows_sft_and_names_the_nearest() -> None:
-    assert isinstance(make_objective("sft", LetterRenderer()), SupervisedFinetuning)  # type: ignore[arg-type]
+    assert isinstance(make_objective("sft", ObjectiveContext(LetterRenderer())), SupervisedFinetuning)  # type: ignore[arg-type]
     assert "sft" in OBJECTIVES.names()
     with pytest.raises(BadInput, match='did you mean "sft"'):
-        make_objective("sftt", LetterRenderer())  # type: ignore[arg-type]
+        make_objective("sftt", ObjectiveContext(LetterRenderer()))  # type: ignore[arg-type]
 
 
 def test_the_head_runs_at_predicting_positions_only() -> None:
@@ -147,7 +147,7 @@ def test_the_kit_refuses(broken: type[SupervisedFinetuning], sentence: str) -> N
 
 
 def _sft() -> SupervisedFinetuning:
-    return SupervisedFinetuning(LetterRenderer())  # type: ignore[arg-type]
+    return SupervisedFinetuning(ObjectiveContext(LetterRenderer()))  # type: ignore[arg-type]
 
 
 def _own_loss(model: nn.Module, pack: Pack, shift: int) -> tuple[Tensor, int]:

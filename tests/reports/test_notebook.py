@@ -7,7 +7,7 @@ import samples
 from test_page import Reader
 
 from luthier.advice.rules import advise
-from luthier.ground.results import Result
+from luthier.ground.result import Result
 from luthier.reports.notebook import to_html
 
 RESULTS: dict[str, tuple[Result, list[str]]] = {

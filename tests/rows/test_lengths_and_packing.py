@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from luthier.ground.errors import BadInput
 from luthier.rows.lengths import fit_length
-from luthier.rows.packing import one_pack, pack_rows
+from luthier.rows.packing import one_pack, pack_rows, single_rows
 from luthier.rows.types import Encoded
-from luthier.training.step import single_rows
 
 
 def encoded(prompt: int, answer: int, place: str = "t:1") -> Encoded:

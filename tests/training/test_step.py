@@ -14,11 +14,11 @@ from luthier.adapters.base import get_kind
 from luthier.ground.errors import Refused
 from luthier.ground.spec import AdapterSpec
 from luthier.objectives.sft import SupervisedFinetuning
-from luthier.rows.packing import one_pack, pack_rows
+from luthier.rows.packing import one_pack, pack_rows, single_rows
 from luthier.rows.types import Encoded, Pack
 from luthier.training.batches import plan_steps, step_packs
 from luthier.training.optimizers.schedule import rate_at
-from luthier.training.step import TorchStep, single_rows
+from luthier.training.step import TorchStep
 
 
 def _step(model: nn.Module, objective: SupervisedFinetuning | None = None, **changes: float | None) -> TorchStep:

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from luthier.ground.spec import TrainSpec
+from luthier.objectives.base import ObjectiveContext
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.types import Encoded
 from luthier.training.loop import train_rows
@@ -49,7 +50,7 @@ def tiny_rows(rows: int, seed: int = 0) -> list[Encoded]:
 
 
 def tiny_objective() -> SupervisedFinetuning:
-    return SupervisedFinetuning(None)  # type: ignore[arg-type]  # rows come encoded
+    return SupervisedFinetuning(ObjectiveContext(None))  # rows come encoded
 
 
 def trainable_of(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -15,13 +15,12 @@ import luthier as lu
 from luthier.ground.task import load_task
 from luthier.ground.words import exact_size
 from luthier.machine.limits import memory_total_bytes
-from luthier.objectives.base import make_objective
 from luthier.planning.levers import written_keys
 from luthier.planning.question import Question
 from luthier.rows.types import Encoded
 from luthier.verbs import fitting
+from luthier.verbs.encoding import encoded_rows, train_key
 from luthier.verbs.fitting import Fitted, fit
-from luthier.verbs.train import encoded_rows, train_key
 from luthier.verbs.workbench import Workbench
 from tests.verbs.steady import BASELINE, PROCESSOR, make_steady
 
@@ -40,11 +39,11 @@ def bench_of(folder: Path, *overrides: str) -> tuple[Workbench, list[dict[str, A
 
 def fitted(bench: Workbench, run: Path) -> Fitted:
     run.mkdir(exist_ok=True)
-    return fit(bench, make_objective("sft", bench.renderer), rows_of(bench), run)
+    return fit(bench, bench.objective, rows_of(bench), run)
 
 
 def rows_of(bench: Workbench) -> Sequence[Encoded]:
-    return encoded_rows(bench, make_objective("sft", bench.renderer), bench.rows("train"), 0, bench.tell)
+    return encoded_rows(bench, bench.objective, bench.rows("train"), 0, bench.tell)
 
 
 def written_bytes(folder: Path) -> int:
@@ -183,7 +182,7 @@ def test_what_the_task_file_sets_is_never_changed_by_itself(task_folder: Path, m
 def test_no_rows_is_one_sentence(task_folder: Path) -> None:
     bench, _ = bench_of(task_folder)
     with pytest.raises(lu.BadInput, match="no rows to train on"):
-        fit(bench, make_objective("sft", bench.renderer), [], task_folder)
+        fit(bench, bench.objective, [], task_folder)
 
 
 # -- going on ------------------------------------------------------------------------------------------------------
@@ -234,7 +233,7 @@ def test_what_cannot_be_traced_trains_with_a_warning_unless_there_is_a_budget(
 
 
 def question_of(bench: Workbench, processes: int) -> Question:
-    objective = make_objective("sft", bench.renderer)
+    objective = bench.objective
     return fitting._question(bench, bench.spec.train, objective, rows_of(bench), processes)
 
 
@@ -277,7 +276,7 @@ def test_shards_need_less_than_whole_weights(task_folder: Path) -> None:
         bench, _ = bench_of(task_folder, *full, f"train.strategy={strategy}")
         run = task_folder / strategy
         run.mkdir()
-        objective = make_objective("sft", bench.renderer)
+        objective = bench.objective
         peaks[strategy] = fit(bench, objective, rows_of(bench), run, 4).predicted_peak_bytes
     assert peaks["fsdp"] < peaks["ddp"]
 

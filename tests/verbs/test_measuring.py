@@ -13,11 +13,11 @@ from torch import Tensor
 import luthier as lu
 from luthier.ground.plan_result import PlanResult
 from luthier.ground.task import load_task
-from luthier.objectives.base import Objective, make_objective
+from luthier.objectives.base import Objective
 from luthier.rows.types import Encoded
 from luthier.verbs import measuring
+from luthier.verbs.encoding import encoded_rows
 from luthier.verbs.measuring import measured
-from luthier.verbs.train import encoded_rows
 from luthier.verbs.workbench import Workbench
 from tests.verbs.steady import make_steady
 
@@ -29,7 +29,7 @@ def parts_of(folder: Path, patch: pytest.MonkeyPatch, *overrides: str) -> Parts:
         make_steady(steady)
         plan = lu.plan(load_task(folder / "task.yaml", list(overrides)))
     bench = Workbench(load_task(folder / "task.yaml", list(overrides)))
-    objective = make_objective("sft", bench.renderer)
+    objective = bench.objective
     return bench, objective, encoded_rows(bench, objective, bench.rows("train"), 0, bench.tell), plan
 
 

@@ -20,9 +20,9 @@ from luthier.ground.task import Task, load_task, train_values
 from luthier.machine.limits import memory_total_bytes
 from luthier.planning.choose import applied
 from luthier.planning.levers import written_keys
+from luthier.verbs.encoding import encoded_rows
 from luthier.verbs.plan import Hardware, plan
 from luthier.verbs.runs import open_run
-from luthier.verbs.train import encoded_rows
 from luthier.verbs.workbench import Workbench
 from tests.verbs.steady import BASELINE, make_steady
 
@@ -296,9 +296,8 @@ def test_70b_on_a_card_is_answered_in_seconds_and_in_little_memory(tmp_path: Pat
 
 
 def _objective(bench: Workbench) -> Any:
-    from luthier.objectives.base import make_objective
 
-    return make_objective("sft", bench.renderer)
+    return bench.objective
 
 
 def _prompt_run(task: Task, chosen: bool) -> None:

@@ -26,7 +26,7 @@ from luthier.adapters.base import get_kind  # noqa: E402
 from luthier.ground.spec import TrainSpec  # noqa: E402
 from luthier.models.find import find_model  # noqa: E402
 from luthier.models.load import load_model, stop_ids  # noqa: E402
-from luthier.objectives.base import make_objective  # noqa: E402
+from luthier.objectives.base import ObjectiveContext, make_objective  # noqa: E402
 from luthier.rows.template import Renderer  # noqa: E402
 from luthier.rows.types import Encoded  # noqa: E402
 from luthier.training.batches import plan_steps  # noqa: E402
@@ -39,7 +39,7 @@ def main() -> None:
     workload = WORKLOADS[job["workload"]]
     spec = _spec(workload)
     loaded = load_model(find_model(job["model"]), base_precision(spec))
-    objective = make_objective("sft", Renderer(loaded.tokenizer, stop_ids=stop_ids(loaded.found)))
+    objective = make_objective("sft", ObjectiveContext(Renderer(loaded.tokenizer, stop_ids=stop_ids(loaded.found))))
     rows = [Encoded(np.array(row["ids"]), np.array(row["target"], dtype=bool), row["place"]) for row in meter.rows]
     assert [list(planned.rows) for planned in plan_steps([len(row) for row in rows], spec)] == job["steps"]
     kind = get_kind(workload.adapter)

@@ -3,7 +3,7 @@
 Examples are drawn from train, in one order for all arms, so that four examples are the two and two more. The test set
 has no way in. All arms of one prompt share their beginning, which the generator runs through the model once.
 
-    result, prompt = search_prompt(generator=generator, renderer=renderer, settings=Settings(), metric=metric,
+    result, prompt = search_prompt(generator=generator, ask=objective.ask, settings=Settings(), metric=metric,
         context=context, train=train_rows, dev=items, instruction="Extract the order.", spec=task.spec.prompt)
 """
 
@@ -19,7 +19,7 @@ from luthier.evaluation.comparison import clusters_of
 from luthier.evaluation.metrics.base import Metric, MetricContext
 from luthier.evaluation.scoring import ItemScore, mean_score, score_answers
 from luthier.evaluation.statistics import summarise
-from luthier.evaluation.systems import Item, LocalSystem
+from luthier.evaluation.systems import Ask, Item, LocalSystem
 from luthier.generation.engine import Generator
 from luthier.generation.settings import Settings
 from luthier.ground.errors import BadInput
@@ -29,7 +29,6 @@ from luthier.ground.results import PromptArm, PromptResult
 from luthier.ground.seeds import derived_seed
 from luthier.ground.spec import PromptSpec
 from luthier.rows.compose import Prompt
-from luthier.rows.template import Renderer
 from luthier.rows.types import Row
 
 
@@ -52,7 +51,7 @@ class _Tried:
 def search_prompt(
     *,
     generator: Generator,
-    renderer: Renderer,
+    ask: Ask,
     settings: Settings,
     metric: Metric,
     context: MetricContext,
@@ -82,7 +81,7 @@ def search_prompt(
     prompts = make_prompts(instruction, spec, train, metric, context, seed)
     tried: list[_Tried] = []
     for prompt in prompts:
-        system = LocalSystem("prompt", generator, renderer, prompt, None, settings)
+        system = LocalSystem("prompt", generator, ask, prompt, None, settings)
         tried.append(_Tried(prompt, tuple(score_answers(items, system.answer(items, tell), metric, context))))
         tell({"kind": "prompt", "done": len(tried), "total": len(prompts), "score": tried[-1].rank[0]})
     best = max(tried, key=lambda arm: arm.rank)

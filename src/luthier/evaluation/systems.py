@@ -3,7 +3,7 @@
 Each composes its prompt with the function that training uses, so that the model meets what it was trained on. A
 system scores nothing and chooses nothing.
 
-    system = LocalSystem("prompt", generator, renderer, Prompt("Answer in one word."), None, Settings())
+    system = LocalSystem("prompt", generator, objective.ask, Prompt("Answer in one word."), None, Settings())
     answers = system.answer([Item.of(row) for row in rows])
 """
 
@@ -23,7 +23,6 @@ from luthier.ground.registry import Registry
 from luthier.ground.results import Passage
 from luthier.ground.spec import EndpointSpec
 from luthier.rows.compose import Prompt, compose
-from luthier.rows.template import Renderer
 from luthier.rows.types import Message, Row
 
 T = TypeVar("T")
@@ -68,6 +67,9 @@ class Answer:
 Passages = Callable[[Sequence[Item]], list[list[Passage]]]
 """Finds the passages for each item, best first."""
 
+Ask = Callable[[Row], list[int]]
+"""Makes the tokens of a prompt from a composed row without its answer."""
+
 
 class System(Protocol):
     """Anything that answers items: as many answers as items, in their order, failures included."""
@@ -87,6 +89,7 @@ class LocalSystem:
     """A local model with a prompt and, perhaps, passages and an adapter.
 
     Args:
+        ask: makes the prompt's tokens of a row that was composed without its answer.
         passages: finds passages for the items; None: closed book.
         prepare: makes the context in which the model answers, such as one that has switched an adapter on.
     """
@@ -95,7 +98,7 @@ class LocalSystem:
         self,
         name: str,
         generator: Generator,
-        renderer: Renderer,
+        ask: Ask,
         prompt: Prompt,
         passages: Passages | None,
         settings: Settings,
@@ -106,7 +109,7 @@ class LocalSystem:
         self.name = name
         self.title = title or TITLES.get(name, name)
         self.generator = generator
-        self.renderer = renderer
+        self.ask = ask
         self.prompt = prompt
         self.passages = passages
         self.settings = settings
@@ -130,7 +133,7 @@ class LocalSystem:
     def _encode(self, item: Item, passages: Sequence[Passage]) -> list[int] | str:
         """Return the prompt's tokens, or why there are none."""
         try:
-            return self.renderer.encode_prompt(_question(item, self.prompt, passages))
+            return self.ask(_composed(item, self.prompt, passages))
         except BadInput as error:
             return error.what
 
@@ -173,12 +176,15 @@ class SystemContext:
     """What the named systems are made of.
 
     Attributes:
+        ask: how the base model is asked.
+        trained_ask: how the trained model is asked.
+        trained_generator: what writes with the trained model, whose tokens may be more.
         passages_prompt: the best prompt as it is asked with passages: its worked examples show theirs too.
         adapter: makes the context in which a trained adapter answers, by the system's name.
     """
 
     generator: Generator
-    renderer: Renderer
+    ask: Ask
     settings: Settings
     own_prompt: Prompt
     best_prompt: Prompt
@@ -188,6 +194,8 @@ class SystemContext:
     train_passages: Passages | None = None
     adapter: Callable[[str], AbstractContextManager[object]] | None = None
     endpoint: EndpointSpec | None = None
+    trained_ask: Ask | None = None
+    trained_generator: Generator | None = None
 
 
 SystemFactory = Callable[[SystemContext], System]
@@ -233,13 +241,15 @@ def endpoint(context: SystemContext) -> System:
 
 
 def _local(name: str, context: SystemContext, prompt: Prompt, passages: Passages | None) -> LocalSystem:
-    return LocalSystem(name, context.generator, context.renderer, prompt, passages, context.settings)
+    return LocalSystem(name, context.generator, context.ask, prompt, passages, context.settings)
 
 
 def _adapted(name: str, context: SystemContext, passages: Passages | None) -> LocalSystem:
     adapter = _needed(context.adapter, name, "a trained adapter")
     system = _local(name, context, context.train_prompt, passages)
     system.prepare = lambda: adapter(name)
+    system.ask = context.trained_ask or context.ask
+    system.generator = context.trained_generator or context.generator
     return system
 
 
@@ -249,9 +259,13 @@ def _needed(value: T | None, system: str, what: str) -> T:
     return value
 
 
+def _composed(item: Item, prompt: Prompt, passages: Sequence[Passage]) -> Row:
+    return compose(item.row, prompt, [passage.text for passage in passages], with_answer=False)
+
+
 def _question(item: Item, prompt: Prompt, passages: Sequence[Passage]) -> tuple[Message, ...]:
-    row = compose(item.row, prompt, [passage.text for passage in passages], with_answer=False)
-    return row.messages or (Message("user", row.text or ""),)
+    row = _composed(item, prompt, passages)
+    return row.messages or (Message("user", row.input),)
 
 
 def _answer(generation: Generation, passages: Sequence[Passage]) -> Answer:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from luthier.ground.results import Environment, Result
+from luthier.ground.result import Result
+from luthier.ground.results import Environment
 
 
 class Processor(Result):

@@ -9,20 +9,12 @@ are made from these types alone. Nothing is computed here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Result(BaseModel):
-    """Base of every result: frozen and strict, written as JSON with `model_dump_json()`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    html: ClassVar[Callable[[Any], str]] = lambda _: ""  # how a notebook shows a result; set by the verbs
-
-    def _repr_html_(self) -> str:
-        return type(self).html(self)
+from luthier.ground.objective_results import ClassificationResult, ContextResult, LanguageResult
+from luthier.ground.result import Result
 
 
 class Environment(Result):
@@ -136,12 +128,13 @@ class CheckResult(Result):
 
 class StepRecord(Result):
     step: int
-    loss: float  # per target token
+    loss: float  # per target, each by its weight
     learning_rate: float
     grad_norm: float  # before clipping; 0.0 if it overflowed
     skipped: Literal["", "spike", "overflow"] = ""  # why the step changed no weight
     tokens: int  # so far
     target_tokens: int  # so far
+    weight: float  # of the targets, so far; without weights, their number
     seconds: float  # so far
 
 
@@ -334,6 +327,9 @@ class CompareResult(Result):
     index: IndexResult | None
     check: CheckResult | None
     curve: list[tuple[int, float, float, float]] = Field(default_factory=list)  # (rows, score, low, high)
+    language: LanguageResult | None = None
+    context: ContextResult | None = None
+    classification: ClassificationResult | None = None
     provenance: Provenance
     environment: Environment
     seconds: float

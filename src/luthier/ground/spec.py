@@ -30,18 +30,62 @@ class SampleSpec(Strict):
     test: int | None = Field(None, ge=1, description="Items of the test split to use (default: all).")
 
 
+class SourceSpec(Strict):
+    """One of several sources of training rows, and how much of it is taken."""
+
+    source: str = Field(min_length=1, description="A file, a folder of text files, or hub:owner/name[:split].")
+    weight: float | None = Field(
+        None, gt=0.0, le=100.0, description="Times that its rows are taken in an epoch (default: 1; 0.5: every other)."
+    )
+    share: float | None = Field(
+        None, gt=0.0, lt=1.0, description="Its share of an epoch's tokens, instead of weight; for replay."
+    )
+    cap: int | None = Field(None, ge=1, description="At most so many of its rows: the first of a seeded shuffle.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SourceSpec:
+        if self.weight is not None and self.share is not None:
+            raise ValueError("a source has a weight or a share, not both")
+        return self
+
+
 class DataSpec(Strict):
     """Where the examples are. A value is a file (JSONL, JSON, CSV, Parquet, text) or `hub:owner/name[:split]`."""
 
-    train: str | None = Field(None, description="Examples to learn from.")
+    train: str | tuple[SourceSpec, ...] | None = Field(
+        None, description="Examples to learn from: one source, or several that are mixed."
+    )
     dev: str | None = Field(None, description="Examples on which prompts, retrievers and checkpoints are chosen.")
     test: str | None = Field(None, description="Examples that are read once, to compare.")
+    general: str | None = Field(None, description="Held-out general text, on which forgetting is measured.")
+    shuffle_window: int = Field(
+        8192, ge=1, description="Rows of a corpus that are shuffled among each other while it is read in order."
+    )
     id: str = Field("id", description="Field that names a row (default: `id`, otherwise file and line).")
     group: str = Field(
         "group", description="Field whose equal values belong together: never split, counted as a cluster."
     )
     on_bad: Literal["refuse", "skip"] = Field("refuse", description="What to do with rows that cannot be read.")
     sample: SampleSpec = SampleSpec()
+
+    @property
+    def sources(self) -> tuple[SourceSpec, ...]:
+        """The sources of the training rows."""
+        if self.train is None:
+            return ()
+        return (SourceSpec(source=self.train),) if isinstance(self.train, str) else self.train
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataSpec:
+        if self.train == ():
+            raise ValueError("train is an empty list of sources; name one, or leave the key out")
+        shares = [source.share for source in self.sources if source.share is not None]
+        if shares and (len(shares) == len(self.sources) or sum(shares) >= 1.0):
+            raise ValueError("the shares of sources must leave something to a source without one")
+        names = [source.source for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError("train names a source twice; raise its weight instead")
+        return self
 
 
 class PromptSpec(Strict):
@@ -117,10 +161,61 @@ class AdapterSpec(Strict):
         return self
 
 
+class VocabularySpec(Strict):
+    """New tokens for words of the domain."""
+
+    tokens: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), description="The tokens, as they are written.")
+    file: str | None = Field(None, description="A text file with a token on each line.")
+    init: Literal["subwords", "mean"] = Field(
+        "subwords", description="First vector: the mean of those of the pieces it was written with, or of all tokens."
+    )
+
+
+class InfillSpec(Strict):
+    """How text is cut for filling in the middle (Bavarian et al. 2022)."""
+
+    rate: Fraction = Field(0.9, description="Share of the rows that are transformed; the rest stay plain text.")
+    spm_rate: Fraction = Field(0.5, description="Share of those in the order suffix, prefix, middle.")
+    spans: Literal["character", "line"] = Field("character", description="Where a gap may begin and end.")
+    loss: Literal["all", "middle"] = Field("all", description="Tokens that are trained.")
+
+
+class CorruptionSpec(Strict):
+    """How spans are masked for encoder-decoder models (Raffel et al. 2020)."""
+
+    density: float = Field(0.15, gt=0.0, lt=1.0, description="Share of the tokens that are masked.")
+    mean_span: float = Field(3.0, ge=1.0, description="Mean length of a masked span, in tokens.")
+
+
+class ContextSpec(Strict):
+    """A longer window for a model with rotary positions."""
+
+    factor: float = Field(gt=1.0, le=1024.0, description="Times that the window grows.")
+    method: Literal["linear", "ntk", "yarn", "longrope", "base"] = Field(
+        "yarn", description="How positions are scaled (Chen, bloc97, Peng, Ding; base: a larger rope base)."
+    )
+    original: int | None = Field(None, ge=2, description="Window before (default: the model's own).")
+    shifted: bool = Field(
+        False, description="Train with shifted sparse attention (LongLoRA), and norms and embeddings with it."
+    )
+
+
 class TrainSpec(Strict):
     """How training runs."""
 
-    objective: str = Field("sft", description="Registered objective: sft (supervised finetuning), or a plug-in's.")
+    objective: str = Field(
+        "sft", description="Registered objective: sft, pretrain, infill or classify, or a plug-in's."
+    )
+    turns: Literal["all", "last"] = Field("all", description="Of sft: assistant turns that are trained.")
+    prompt_loss_weight: Fraction = Field(0.0, description="Of sft: weight of the tokens that are not the assistant's.")
+    neftune_alpha: float | None = Field(None, gt=0.0, description="Noise on embeddings while training (NEFTune).")
+    curriculum: Literal["none", "length"] = Field("none", description="Order of the first epoch: short rows first.")
+    vocabulary: VocabularySpec = VocabularySpec()
+    infill: InfillSpec = InfillSpec()
+    corruption: CorruptionSpec = CorruptionSpec()
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] = Field(
+        "none", description="Of classify: weight of each label's rows; balanced: inverse to its number."
+    )
     adapter: AdapterSpec = AdapterSpec()
     passages: int = Field(0, ge=0, le=50, description="Retrieved passages put into each training prompt; 0 for none.")
     instruction: str | None = Field(
@@ -130,6 +225,7 @@ class TrainSpec(Strict):
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
     learning_rate: float = Field(1e-3, ge=0.0, description="Peak learning rate.")
     schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="Shape after the warm-up.")
+    final_rate: Fraction = Field(0.0, description="Learning rate at the end, as a share of the peak.")
     warmup: float = Field(0.1, ge=0, description="Warm-up: a share of all steps below 1, otherwise a number of steps.")
     weight_decay: float = Field(0.0, ge=0.0, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float | None = Field(1.0, gt=0, description="Clip the gradient to this norm; null for none.")
@@ -271,7 +367,11 @@ class TaskSpec(Strict):
         "exact_match", description="Registered metric, or a Python file (score.py or score.py:function)."
     )
     schema_file: str | None = Field(None, alias="schema", description="JSON schema file of the answers.")
+    context: ContextSpec | None = Field(None, description="Train with a longer window than the model has.")
     labels: tuple[str, ...] = Field((), description="Labels of a classification task.")
+    labels_kind: Literal["single", "multi", "regression"] = Field(
+        "single", description="Of classify: one label a row, any number of them, or a number."
+    )
     facts: tuple[str, ...] = Field((), description="Fields of the answer that are facts, looked for in the raw answer.")
     prompt: PromptSpec = PromptSpec()
     retrieval: RetrievalSpec = RetrievalSpec()

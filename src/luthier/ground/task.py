@@ -24,7 +24,7 @@ from luthier.ground.spec import TaskSpec
 
 _MAX_BYTES = 1_000_000
 _MAX_NODES = 20_000
-_SPLITS = ("train", "dev", "test")
+_HELD_OUT = ("dev", "test", "general")
 _OWN_WORDS = {
     "model_type": "a mapping of keys to values was wanted",
     "tuple_type": "a list was wanted",
@@ -86,10 +86,14 @@ class Task:
         return key_of({"spec": values, "files": files, "instruction": self.instruction})
 
     def _files(self) -> Iterator[tuple[str, Path]]:
-        for name in _SPLITS:
-            source = getattr(self.spec.data, name)
-            if source and not source.startswith("hub:"):
+        data = self.spec.data
+        named = [*((f"train {source.source}", source.source) for source in data.sources)]
+        named += [(name, source) for name in _HELD_OUT if (source := getattr(data, name))]
+        for name, source in named:
+            if not source.startswith("hub:"):
                 yield name, self.resolve(source)
+        if file := self.spec.train.vocabulary.file:
+            yield "vocabulary", self.resolve(file)
         if self.spec.schema_file:
             yield "schema", self.resolve(self.spec.schema_file)
 
@@ -298,10 +302,15 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
 
 
 def _missing_files(values: dict[str, Any], places: dict[Place, int], path: Path) -> Iterator[str]:
-    data = values.get("data")
-    named: list[tuple[Place, Any]] = (
-        [(("data", name), data.get(name)) for name in _SPLITS] if isinstance(data, dict) else []
-    )
+    named: list[tuple[Place, Any]] = []
+    if isinstance(data := values.get("data"), dict):
+        named += [(("data", name), data.get(name)) for name in ("train", *_HELD_OUT)]
+        if isinstance(sources := data.get("train"), list):
+            named += [
+                (("data", "train", n), one.get("source")) for n, one in enumerate(sources) if isinstance(one, dict)
+            ]
+    if isinstance(train := values.get("train"), dict) and isinstance(words := train.get("vocabulary"), dict):
+        named.append((("train", "vocabulary", "file"), words.get("file")))
     named += [((name,), values.get(name)) for name in ("documents", "schema", "instruction")]
     for place, name in named:
         if not isinstance(name, str) or name.startswith("hub:"):

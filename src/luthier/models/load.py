@@ -17,10 +17,11 @@ from typing import Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from luthier.ground.errors import BadInput
 from luthier.ground.results import Provenance
+from luthier.models.architecture import LIBRARY, architecture_of
 from luthier.models.find import Found
 from luthier.models.folder import read_json_file, stored_dtype
 from luthier.models.own_memory import take_over
@@ -56,6 +57,17 @@ def load_tokenizer(found: Found) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def load_config(found: Found) -> PretrainedConfig:
+    """Return the model's config."""
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            str(found.folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # as above: a stranger's files
+        raise BadInput(f"the model cannot be read ({_one_line(error)})", where=str(found.folder)) from error
+    return config
+
+
 def stop_ids(found: Found) -> list[int]:
     """Return the ids at which the model's own generation settings stop, if it has any."""
     path = found.folder / "generation_config.json"
@@ -80,7 +92,8 @@ def load_model(found: Found, precision: Precision, quantized: QuantizedKind | No
     _refuse_non_finite(model, found)
     _refuse_small_embedding(model, tokenizer, found)
     model.to(default_device()).requires_grad_(False).eval()
-    install_packed_attention(model)
+    if architecture_of(model.config) == "decoder":
+        install_packed_attention(model)
     provenance = _provenance(model, found, precision, quantized)
     _LOADED[model] = (provenance, found.folder)
     return LoadedModel(model, tokenizer, provenance, found)
@@ -114,9 +127,10 @@ def _stored(found: Found) -> torch.dtype:
 
 
 def _read_weights(found: Found, rounding: RoundToNearest | None) -> PreTrainedModel:
+    library = LIBRARY[architecture_of(load_config(found))]
     try:
         with no_progress_bars():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = library.from_pretrained(
                 str(found.folder),
                 dtype=_stored(found),
                 local_files_only=True,

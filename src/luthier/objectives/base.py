@@ -1,6 +1,6 @@
 """What an objective is: how a row becomes targets, and what the loss over them is. Knows no optimizer and no schedule.
 
-An objective returns the float32 *sum* of its loss over target tokens, and their count, never a mean: so packs,
+An objective returns the float32 *sum* of its loss over targets, and the sum of their weights, never a mean: so packs,
 micro-batches and processes add up exactly. Every objective passes `luthier.objectives.conformance.check_objective`.
 
     >>> OBJECTIVES.names()
@@ -9,46 +9,97 @@ micro-batches and processes add up exactly. Every objective passes `luthier.obje
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from luthier.ground.registry import Registry
-from luthier.rows.types import Encoded, Pack, Row
+from luthier.ground.spec import TrainSpec
+from luthier.models.architecture import Architecture
+from luthier.models.extension import Extension
+from luthier.rows.types import Encoded, Message, Pack, Row
 
 if TYPE_CHECKING:
     from luthier.rows.template import Renderer
 
+Answers = Literal["text", "label", "likelihood"]
 
-class Objective(Protocol):
-    """How a row becomes targets, and the loss over them."""
 
-    name: str
+@dataclass(frozen=True)
+class ObjectiveContext:
+    """What an objective is made from.
 
+    Attributes:
+        renderer: turns conversations into tokens; None where rows come encoded.
+        labels: of a classification task.
+        labels_kind: one label a row, any number of them, or a number.
+        config: of the base model; None where nothing depends on it.
+        extensions: what the task puts into the base model, whatever the objective.
+    """
+
+    renderer: Renderer | None
+    train: TrainSpec = TrainSpec()
+    labels: tuple[str, ...] = ()
+    labels_kind: Literal["single", "multi", "regression"] = "single"
+    architecture: Architecture = "decoder"
+    config: PretrainedConfig | None = None
+    extensions: tuple[Extension, ...] = ()
+
+
+class Objective(ABC):
+    """How a row becomes targets, the loss over them, and how the trained model is asked.
+
+    Attributes:
+        answers: what the trained model gives: text that it writes, a label, or only the likelihood of text.
+        extensions: what is put into the base model before the adapter, the task's first.
+    """
+
+    name: ClassVar[str]
+    answers: ClassVar[Answers] = "text"
+
+    def __init__(self, context: ObjectiveContext) -> None:
+        self.context = context
+        self.extensions: tuple[Extension, ...] = context.extensions
+        self._renderer = context.renderer
+
+    @property
+    def renderer(self) -> Renderer:
+        """What the trained model is rendered with; it may have tokens that the base model lacks."""
+        if self._renderer is None:
+            raise ValueError(f"the objective {self.name} was made without a renderer")
+        return self._renderer
+
+    @abstractmethod
     def encode(self, row: Row) -> Encoded:
         """Return the row as token ids with its target mask."""
-        ...
 
-    def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:
-        """Return (sum of the loss over the pack's targets, a float32 scalar with its graph; how many they are)."""
-        ...
+    @abstractmethod
+    def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, float]:
+        """Return (sum of the loss over the pack's targets, a float32 scalar with its graph; sum of their weights)."""
+
+    def ask(self, row: Row) -> list[int]:
+        """Return the tokens after which the trained model writes its answer; the row comes without one."""
+        return self.renderer.encode_prompt(row.messages or (Message("user", row.input),))
 
 
-ObjectiveMaker = Callable[["Renderer"], Objective]
+ObjectiveMaker = Callable[[ObjectiveContext], Objective]
 
 OBJECTIVES: Registry[ObjectiveMaker] = Registry(
     "luthier.objectives",
     "objective",
     modules=("luthier.objectives.sft",),
-    missing=lambda entry: None if callable(entry) else "it must be a class or function that takes a Renderer",
+    missing=lambda entry: None if callable(entry) else "it must be a class or function that takes an ObjectiveContext",
 )
 
 
-def make_objective(name: str, renderer: Renderer) -> Objective:
-    """Return the objective registered as `name`, with `renderer` to turn rows into tokens.
+def make_objective(name: str, context: ObjectiveContext) -> Objective:
+    """Return the objective registered as `name`.
 
     Raises:
-        BadInput: no objective has this name.
+        BadInput: no objective has this name, or it cannot be had for this model or task.
     """
-    return OBJECTIVES.get(name)(renderer)
+    return OBJECTIVES.get(name)(context)

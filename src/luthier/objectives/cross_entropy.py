@@ -30,28 +30,49 @@ _ADDED_ROWS = 4096
 TRAINED_HEAD_CHUNK_ROWS = 512  # a trained head adds one [V, D] gradient per chunk, so fewer chunks pay
 
 
-def summed_cross_entropy(head: Head, hidden_ND: Tensor, targets_N: Tensor, chunk_rows: int | None = None) -> Tensor:
-    """Return the sum over rows n of −log softmax(head(hidden_ND[n]))[targets_N[n]], in float32 or better.
+def summed_cross_entropy(
+    head: Head,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    weights_N: Tensor | None = None,
+    *,
+    chunk_rows: int | None = None,
+) -> Tensor:
+    """Return the sum over rows n of −weights_N[n] · log softmax(head(hidden_ND[n]))[targets_N[n]], in float32 or better.
 
     Args:
         head: maps hidden states [C, D] to logits [C, V]; what is trained of it gets its gradient too.
+        weights_N: what each row counts; None: 1.
         chunk_rows: rows whose logits exist at once.
     """
     trained = [tensor for tensor in head.linear.parameters() if tensor.requires_grad]
     rows = chunk_rows or (TRAINED_HEAD_CHUNK_ROWS if trained else CHUNK_ROWS)
-    total: Tensor = _SummedCrossEntropy.apply(head, rows, hidden_ND, targets_N, *trained)  # type: ignore[no-untyped-call]
+    total: Tensor = _SummedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        head, rows, hidden_ND, targets_N, weights_N, *trained
+    )
     return total
 
 
-def plain_cross_entropy(head: Head, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+def plain_cross_entropy(head: Head, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor | None = None) -> Tensor:
     """Return the same sum with all logits [N, V] at once and autograd's own backward: the reference."""
     logits_NV = head(hidden_ND)
-    return cross_entropy(logits_NV.to(_wide(logits_NV.dtype)), targets_N, reduction="sum")
+    wide_NV = logits_NV.to(_wide(logits_NV.dtype))
+    if weights_N is None:
+        return cross_entropy(wide_NV, targets_N, reduction="sum")
+    return (cross_entropy(wide_NV, targets_N, reduction="none") * weights_N).sum()
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, head: Head, rows: int, hidden_ND: Tensor, targets_N: Tensor, *trained: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        head: Head,
+        rows: int,
+        hidden_ND: Tensor,
+        targets_N: Tensor,
+        weights_N: Tensor | None,
+        *trained: Tensor,
+    ) -> Tensor:
         total = torch.zeros((), dtype=_wide(hidden_ND.dtype), device=hidden_ND.device)
         wanted = any(ctx.needs_input_grad)
         gradient_ND = torch.zeros_like(hidden_ND) if wanted else None
@@ -60,11 +81,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden_ND), rows):
             chunk = slice(start, start + rows)
             hidden_CD, targets_C = hidden_ND[chunk], targets_N[chunk]
+            weights_C = None if weights_N is None else weights_N[chunk]
             if gradient_ND is None:
-                total += plain_cross_entropy(head, hidden_CD, targets_C)
+                total += plain_cross_entropy(head, hidden_CD, targets_C, weights_C)
                 continue
             by = _in_place_chunk if in_place else _autograd_chunk
-            loss, gradient_ND[chunk], of_head = by(head, hidden_CD, targets_C, trained)
+            loss, gradient_ND[chunk], of_head = by(head, hidden_CD, targets_C, weights_C, trained)
             for whole, part in zip(gradients, of_head, strict=True):
                 _add_wide(whole, part)
             total += loss
@@ -81,7 +103,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             raise RuntimeError("the loss's backward can run only once: it scales the gradients that it kept in place")
         ctx.spent = True
         scaled = [gradient.mul_(upstream) for gradient in ctx.saved_tensors]  # a scalar keeps its float32
-        return (None, None, scaled[0], None, *scaled[1:])
+        return (None, None, scaled[0], None, None, *scaled[1:])
 
 
 def _add_wide(whole: Tensor, part: Tensor) -> None:
@@ -91,13 +113,17 @@ def _add_wide(whole: Tensor, part: Tensor) -> None:
 
 
 def _in_place_chunk(
-    head: Head, hidden_CD: Tensor, targets_C: Tensor, trained: tuple[Tensor, ...]
+    head: Head, hidden_CD: Tensor, targets_C: Tensor, weights_C: Tensor | None, trained: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Return loss, gradient of the hidden states and of what is trained; the logits' memory becomes their gradient."""
     weight_VD = head.linear.weight
     assert isinstance(weight_VD, Tensor)
     logits_CV = head.uncapped(hidden_CD)
-    loss = softmax_loss(logits_CV, targets_C, head.cap).sum()
+    losses_C = softmax_loss(logits_CV, targets_C, head.cap)
+    if weights_C is not None:
+        losses_C *= weights_C
+        logits_CV *= weights_C.to(logits_CV.dtype)[:, None]
+    loss = losses_C.sum()
     if head.divisor != 1.0:
         logits_CV.div_(head.divisor)
     of_head = [torch.mm(logits_CV.t(), hidden_CD) if tensor.ndim == 2 else logits_CV.sum(0) for tensor in trained]
@@ -105,11 +131,11 @@ def _in_place_chunk(
 
 
 def _autograd_chunk(
-    head: Head, hidden_CD: Tensor, targets_C: Tensor, trained: tuple[Tensor, ...]
+    head: Head, hidden_CD: Tensor, targets_C: Tensor, weights_C: Tensor | None, trained: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     with torch.enable_grad():
         leaf_CD = hidden_CD.detach().requires_grad_()
-        loss = plain_cross_entropy(head, leaf_CD, targets_C)
+        loss = plain_cross_entropy(head, leaf_CD, targets_C, weights_C)
     gradient_CD, *of_head = torch.autograd.grad(loss, (leaf_CD, *trained))
     return loss.detach(), gradient_CD, of_head
 

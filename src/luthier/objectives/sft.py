@@ -3,13 +3,11 @@
 The mask is the renderer's; here is only the loss: the body runs over the whole pack, the head over the positions that
 predict a target, nothing else.
 
-    objective = SupervisedFinetuning(renderer)
+    objective = SupervisedFinetuning(ObjectiveContext(renderer))
     loss_sum, target_tokens = objective.loss(model, one_pack([objective.encode(row)]))
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,34 +15,35 @@ from torch import Tensor, nn
 
 from luthier.models.packed import head_of, hidden_at
 from luthier.models.segments import Segments
-from luthier.objectives.base import OBJECTIVES
+from luthier.objectives.base import OBJECTIVES, Objective
 from luthier.objectives.cross_entropy import summed_cross_entropy
 from luthier.rows.types import Encoded, Pack, Row
 
-if TYPE_CHECKING:
-    from luthier.rows.template import Renderer
-
 
 @OBJECTIVES.register("sft")
-class SupervisedFinetuning:
+class SupervisedFinetuning(Objective):
     """Cross entropy of all assistant turns; raw text counts as one turn."""
 
     name = "sft"
 
-    def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
-
     def encode(self, row: Row) -> Encoded:
         """Return the row as token ids; the mask covers each assistant turn and its end token."""
-        return self._renderer.encode_row(row, train="all")
+        return self.renderer.encode_row(row, train="all")
 
-    def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:
-        """Return (summed cross entropy of the pack's target tokens, their count)."""
-        device = next(model.parameters()).device
-        ids_T = torch.from_numpy(pack.ids_T).to(device)
-        positions_T = torch.from_numpy(pack.positions_T).to(device)
-        target_N = torch.from_numpy(np.flatnonzero(pack.target_T)).to(device)
-        before_N = torch.from_numpy(pack.predictors_N).to(device)
-        segments = Segments(pack.lengths, pack.parents)
-        hidden_ND = hidden_at(model, ids_T, positions_T, segments, before_N)  # what stands before a target predicts it
-        return summed_cross_entropy(head_of(model), hidden_ND, ids_T[target_N]), pack.target_tokens
+    def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, float]:
+        """Return (summed cross entropy of the pack's target tokens, the sum of their weights)."""
+        return next_token_loss(model, pack)
+
+
+def next_token_loss(model: nn.Module, pack: Pack) -> tuple[Tensor, float]:
+    """Return (summed cross entropy of a causal model over the pack's targets, the sum of their weights)."""
+    device = next(model.parameters()).device
+    ids_T = torch.from_numpy(pack.ids_T).to(device)
+    positions_T = torch.from_numpy(pack.positions_T).to(device)
+    target_N = torch.from_numpy(np.flatnonzero(pack.target_T)).to(device)
+    before_N = torch.from_numpy(pack.predictors_N).to(device)
+    segments = Segments(pack.lengths, pack.parents)
+    hidden_ND = hidden_at(model, ids_T, positions_T, segments, before_N)  # what stands before a target predicts it
+    weights_N = pack.target_weights_N
+    weights = None if weights_N is None else torch.from_numpy(weights_N).to(device)
+    return summed_cross_entropy(head_of(model), hidden_ND, ids_T[target_N], weights), pack.target_weight

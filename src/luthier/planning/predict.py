@@ -24,7 +24,7 @@ from luthier.ground.plan_result import TERMS, Moment, Terms
 from luthier.ground.spec import TrainSpec
 from luthier.models.planned import hearing, planned_for
 from luthier.models.quantized import parameter_count, quantize_model, weight_counts
-from luthier.objectives.base import Objective
+from luthier.objectives.base import Objective, ObjectiveContext
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.planning.fused import fused_attention
 from luthier.planning.replay import Profile, replayed
@@ -134,8 +134,12 @@ def _trace_steps(
     trace.adopt([*model.parameters(), *model.buffers()], "weights")
     parameters = parameter_count(model)
     kind = get_kind(spec.adapter.kind)
+    objective = objective or SupervisedFinetuning(ObjectiveContext(None))  # the packs are there
+    extra: dict[str, nn.Parameter] = {}
+    for extension in objective.extensions:
+        extra.update(extension.apply(model, seed=spec.seed))
     kind.inject(model, spec.adapter, seed=spec.seed)
-    trainable = kind.trainable(model)
+    trainable = {**kind.trainable(model), **extra}
     _label_trained(trace, trainable, model)
     step = TorchStep(model, _Staged(trace, objective), trainable, spec)
     if prepared and not spec.layers_in_turn:
@@ -190,18 +194,20 @@ def _own_tensors(model: PreTrainedModel) -> list[Tensor]:
     return [weight for name, weight in model.named_parameters() if "lora_" not in name] + list(model.buffers())
 
 
-class _Staged:
+class _Staged(Objective):
     """An objective that tells the trace where it is."""
 
-    def __init__(self, trace: MemoryTrace, objective: Objective | None) -> None:
+    name = "staged"
+
+    def __init__(self, trace: MemoryTrace, objective: Objective) -> None:
+        super().__init__(objective.context)
         self._trace = trace
-        self._objective = objective or SupervisedFinetuning(None)  # type: ignore[arg-type]  # the packs are there
-        self.name = self._objective.name
+        self._objective = objective
 
     def encode(self, row: Row) -> Encoded:
         return self._objective.encode(row)
 
-    def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:
+    def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, float]:
         self._trace.stage = "forward"
         try:
             return self._objective.loss(model, pack)

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from luthier.ground.errors import BadInput
+from luthier.models.architecture import LIBRARY, architecture_of
 from luthier.models.packed import install_packed_attention
 from luthier.models.quiet import no_progress_bars
 from luthier.planning.config import config_from, is_encoder_decoder, read_config
@@ -27,16 +28,16 @@ __all__ = ["config_from", "is_encoder_decoder", "meta_model", "plannable", "read
 def meta_model(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     """Return the model without memory, frozen and in evaluation mode, as `load_model` would.
 
-    A causal model asks Luthier's packed attention; an encoder-decoder keeps transformers' own.
+    A causal model asks Luthier's packed attention; another keeps transformers' own.
     """
-    library = AutoModelForSeq2SeqLM if is_encoder_decoder(config) else AutoModelForCausalLM
+    architecture = architecture_of(config)
     with torch.device("meta"), no_init_weights(), no_progress_bars():
-        model: PreTrainedModel = library.from_config(config, dtype=dtype)
+        model: PreTrainedModel = LIBRARY[architecture].from_config(config, dtype=dtype)
     model.tie_weights()
     if getattr(config, "scale_decoder_outputs", True) is False:
         _own_head(model)
     model.requires_grad_(False).eval()
-    if not is_encoder_decoder(config):
+    if architecture == "decoder":
         install_packed_attention(model)
     return model
 

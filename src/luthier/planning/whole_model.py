@@ -20,6 +20,7 @@ from transformers import PretrainedConfig
 
 from luthier.ground.spec import TrainSpec
 from luthier.models.quiet import no_progress_bars
+from luthier.objectives.base import Objective, ObjectiveContext
 from luthier.planning.predict import Prediction, predict_training
 from luthier.planning.subject import is_encoder_decoder
 from luthier.rows.types import Encoded, Pack, Row
@@ -56,12 +57,13 @@ def predict_whole(
     return replace(predicted, engine=ENGINE)
 
 
-class _WholeForward:
+class _WholeForward(Objective):
     """Cross-entropy over every position of a padded batch."""
 
     name = "whole"
 
     def __init__(self, batch: int, seq: int, answer: int) -> None:
+        super().__init__(ObjectiveContext(None))
         self._ids_BS = torch.zeros(batch, seq, dtype=torch.int64)
         self._labels_BT = torch.zeros(batch, answer, dtype=torch.int64)
 
@@ -69,7 +71,7 @@ class _WholeForward:
         """Rows are made up."""
         return Encoded(np.zeros(1, dtype=np.int64), np.ones(1, dtype=bool), row.place)
 
-    def loss(self, model: nn.Module, _pack: Pack) -> tuple[Tensor, int]:
+    def loss(self, model: nn.Module, _pack: Pack) -> tuple[Tensor, float]:
         """Return the summed loss and the number of targets."""
         with _told_apart(model), no_progress_bars():  # no advice about caches
             logits_BTV = model(

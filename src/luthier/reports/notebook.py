@@ -12,12 +12,12 @@ from markupsafe import Markup
 
 from luthier.ground.doctor_result import DoctorResult
 from luthier.ground.plan_result import PlanResult
+from luthier.ground.result import Result
 from luthier.ground.results import (
     AdviceResult,
     CheckResult,
     CompareResult,
     PromptResult,
-    Result,
     SearchResult,
     TrainResult,
 )

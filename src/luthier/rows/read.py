@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +87,20 @@ def collect(records: Iterable[Record | Notice], to_row: Callable[[Record], Row])
             result.rows.append(row)
             result.shapes[shape_of(record.value) or "messages"] += 1
     return result
+
+
+def joined(parts: Sequence[ReadResult]) -> ReadResult:
+    """Return several sources as one, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = ReadResult()
+    for part in parts:
+        whole.rows += part.rows
+        whole.faults += part.faults
+        whole.read += part.read
+        whole.notices += part.notices
+        whole.shapes += part.shapes
+    return whole
 
 
 def place_of(record: Record) -> str:

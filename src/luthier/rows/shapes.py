@@ -2,14 +2,16 @@
 
 | shape | fields |
 |---|---|
-| messages | `messages`: a list of {role, content} |
-| sharegpt | `conversations`: a list of {from, value} (human, gpt, system), or of {role, content} |
+| messages | `messages`: a list of {role, content}, with `tool_calls` where the assistant calls a tool |
+| sharegpt | `conversations`: a list of {from, value} (human, gpt, system, function_call, observation), or of {role, content} |
 | alpaca | `instruction`, `output` (or `response`), optional `input` and `system` |
 | pair | `prompt`/`completion`, `prompt`/`response`, `input`/`output`, `question`/`answer`, `instruction`/`response` |
-| label | `text`, `label` |
+| label | `text` and one of `label` (a name), `labels` (a list of names), `value` or `score` (a number) |
+| gap | `prefix`, `middle` and `suffix`, or `text` and `gap` ([first, end) in characters) |
 | text | `text` alone |
 
-The shape is decided for each record, so files of mixed shapes are read. An answer that is an object, a list or a number
+Any record may have a `weight` (what its targets count in the loss) and `tools` (functions that the assistant may call). The
+shape is decided for each record, so files of mixed shapes are read. An answer that is an object, a list or a number
 becomes its JSON text. Nothing is repaired: a record that is not quite right is told by its own kind of fault.
 
     >>> row_of({"prompt": "2+2?", "completion": 4}, "t:1").reference
@@ -18,53 +20,63 @@ becomes its JSON text. Nothing is repaired: a record that is not quite right is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from luthier.ground.errors import BadInput, nearest
-from luthier.ground.strict_json import dump_json
+from luthier.ground.strict_json import dump_json, parse_json
+from luthier.rows.shape_fault import ShapeFault as ShapeFault
+from luthier.rows.shape_fault import kind_of
+from luthier.rows.tools import refuse_unknown_tools, tools_of
+from luthier.rows.turns import conversation
 from luthier.rows.types import Message, Row
 
 PAIRS = (("prompt", "completion"), ("prompt", "response"), ("input", "output"), ("question", "answer"))
-ROLES = ("system", "user", "assistant", "tool")
-SHARE_ROLES = {
-    "system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
-    "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "tool": "tool", "function_response": "tool",
-    "observation": "tool",
-}  # fmt: skip
+LABELS = ("label", "labels", "value", "score")
+GAPS = ("prefix", "middle", "suffix")
 WANTED = (
-    "messages, conversations, instruction/output, prompt/completion, input/output, question/answer, text/label, text"
+    "messages, conversations, instruction/output, prompt/completion, input/output, question/answer, text/label, "
+    "prefix/middle/suffix, text"
 )
 
 
-class ShapeFault(Exception):
-    """What is wrong with one record; `kind` counts it."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
+@dataclass(frozen=True)
+class _Content:
+    messages: list[Message] | None = None
+    text: str | None = None
+    gap: tuple[int, int] | None = None
 
 
-def row_of(record: object, place: str, *, id_field: str = "id", group_field: str = "group") -> Row:
+def row_of(
+    record: object, place: str, *, id_field: str = "id", group_field: str = "group", only_text: bool = False
+) -> Row:
     """Return the row that a record describes.
+
+    Args:
+        only_text: take `text` alone, whatever else stands beside it (a corpus may score or label its documents).
 
     Raises:
         ShapeFault: the record is not a usable example.
     """
     if not isinstance(record, Mapping):
-        raise ShapeFault("bad_shape", f"an object with fields was wanted, {_kind(record)} was found")
-    messages, text = _content(record)
-    for content in [message.content for message in messages or ()] + ([text] if text is not None else []):
-        if "\x00" in content:
-            raise ShapeFault("nul_character", "a NUL character stands in the text; remove it")
+        raise ShapeFault("bad_shape", f"an object with fields was wanted, {kind_of(record)} was found")
+    content = _Content(text=_asked(record, "text")) if only_text and "text" in record else _content(record)
+    tools = tools_of(record["tools"] if record.get("tools") is not None else record.get("functions"))
+    messages = tuple(content.messages) if content.messages is not None else None
+    refuse_unknown_tools(messages or (), tools)
+    _refuse_nul([*_texts(messages or ()), content.text or "", tools or ""])
     name = _name(record, id_field)
     return Row(
         id=place if name is None else name,
         place=place,
-        messages=None if messages is None else tuple(messages),
-        text=text,
+        messages=messages,
+        text=content.text,
         group=_name(record, group_field),
+        weight=_weight(record),
+        tools=tools if messages is not None else None,
+        gap=content.gap,
     )
 
 
@@ -80,105 +92,33 @@ def shape_of(record: object) -> str | None:
         return "alpaca"
     if _pairs_in(record):
         return "pair"
+    if all(name in record for name in GAPS):
+        return "gap"
     if "text" in record:
-        return "label" if "label" in record else "text"
+        return "gap" if record.get("gap") is not None else "label" if _labels_in(record) else "text"
     return None
 
 
-def _content(record: Mapping[str, Any]) -> tuple[list[Message] | None, str | None]:
+def _content(record: Mapping[str, Any]) -> _Content:
     if "messages" in record:
-        return _conversation(record["messages"], "messages", ("role", "content")), None
+        return _Content(conversation(record["messages"], "messages"))
     if "conversations" in record:
-        return _share(record["conversations"]), None
+        return _Content(conversation(record["conversations"], "conversations"))
     shape = shape_of(record)
     if shape == "alpaca":
-        return _alpaca(record), None
+        return _Content(_alpaca(record))
     if shape == "pair":
-        return _pair(record), None
+        return _Content(_pair(record))
+    if shape == "gap":
+        return _gap(record)
     if shape == "label":
-        return [Message("user", _asked(record, "text")), Message("assistant", _answer(record, "label"))], None
+        return _Content([Message("user", _asked(record, "text")), Message("assistant", _label(record))])
     if shape == "text":
-        return None, _asked(record, "text")
+        return _Content(text=_asked(record, "text"))
     found = ", ".join(map(str, list(record)[:8])) or "none"
-    known = {"messages", "conversations", "instruction", "text", "label", *(name for pair in PAIRS for name in pair)}
+    known = {"messages", "conversations", "instruction", "text", "label", *GAPS, *(n for pair in PAIRS for n in pair)}
     hint = next((near for key in record if (near := nearest(str(key), known))), "")
     raise ShapeFault("unknown_shape", f"the fields ({found}) are none of the known shapes{hint}; wanted: {WANTED}")
-
-
-# -- conversations -------------------------------------------------------------------------------------------------
-
-
-def _share(turns: object) -> list[Message]:
-    if isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and "role" in turns[0]:
-        return _conversation(turns, "conversations", ("role", "content"))
-    return _conversation(turns, "conversations", ("from", "value"))
-
-
-def _conversation(turns: object, field: str, names: tuple[str, str]) -> list[Message]:
-    if not isinstance(turns, list):
-        raise ShapeFault("bad_messages", f"{field} must be a list of turns, not {_kind(turns)}")
-    if not turns:
-        raise ShapeFault("bad_messages", f"{field} is an empty list")
-    messages = [_turn(turn, number, names) for number, turn in enumerate(turns, 1)]
-    _check_order(messages)
-    return messages
-
-
-def _turn(turn: object, number: int, names: tuple[str, str]) -> Message:
-    if not isinstance(turn, Mapping):
-        raise ShapeFault("bad_messages", f"turn {number} must be an object, not {_kind(turn)}")
-    missing = [name for name in names if name not in turn]
-    if missing and not turn.get("tool_calls"):
-        raise ShapeFault("missing_field", f"turn {number} has no {missing[0]}; it has {', '.join(map(str, turn))}")
-    role = _role(turn.get(names[0]), number, share=names[0] == "from")
-    if turn.get("tool_calls") or turn.get("function_call"):
-        raise ShapeFault("tool_calls", f"turn {number} calls a tool, which cannot be trained here; write it as text")
-    content = _text_of(turn[names[1]], number)
-    if role != "system" and not content.strip():
-        kind = "empty_target" if role == "assistant" else "empty_content"
-        raise ShapeFault(kind, f"turn {number} ({role}) is empty")
-    return Message(role, content)
-
-
-def _role(role: object, number: int, *, share: bool) -> str:
-    known: Sequence[str] = list(SHARE_ROLES) if share else ROLES
-    if not isinstance(role, str):
-        raise ShapeFault("unknown_role", f"the role of turn {number} must be text, not {_kind(role)}")
-    if role not in known:
-        means = SHARE_ROLES.get(role)
-        hint = f' (did you mean "{means}"?)' if means else nearest(role, known)
-        raise ShapeFault("unknown_role", f'turn {number} has the role "{role[:40]}"{hint}; known: {", ".join(known)}')
-    return SHARE_ROLES[role] if share else role
-
-
-def _text_of(content: object, number: int) -> str:
-    """Return the text of a turn; a list of text parts is joined."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise ShapeFault("bad_content", f"the content of turn {number} must be text, not {_kind(content)}")
-    texts = []
-    for part in content:
-        text = part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else None
-        if not isinstance(text, str) or (isinstance(part, Mapping) and part.get("type", "text") != "text"):
-            kind = part.get("type") if isinstance(part, Mapping) else _kind(part)
-            raise ShapeFault("bad_content", f"turn {number} has a part that is not text ({str(kind)[:40]})")
-        texts.append(text)
-    return "".join(texts)
-
-
-def _check_order(messages: Sequence[Message]) -> None:
-    roles = [message.role for message in messages]
-    if "system" in roles[1:]:
-        raise ShapeFault(
-            "misplaced_system", f"turn {roles.index('system', 1) + 1} is a system turn; it must be the first"
-        )
-    if "assistant" not in roles:
-        raise ShapeFault("no_assistant", "no turn is the assistant's: there is nothing to learn or to compare with")
-    if "user" not in roles[: roles.index("assistant")]:
-        raise ShapeFault("assistant_first", "the assistant speaks before any user does")
-    if roles[-1] != "assistant":
-        raise ShapeFault("no_final_answer", f"the last turn is the {roles[-1]}'s; it must be the assistant's")
 
 
 # -- records of fields ---------------------------------------------------------------------------------------------
@@ -188,7 +128,7 @@ def _alpaca(record: Mapping[str, Any]) -> list[Message]:
     asked = _asked(record, "instruction")
     extra = record.get("input")
     if extra is not None and not isinstance(extra, str):
-        raise ShapeFault("bad_content", f"input must be text, not {_kind(extra)}")
+        raise ShapeFault("bad_content", f"input must be text, not {kind_of(extra)}")
     if extra and extra.strip():
         asked = f"{asked}\n\n{extra}"
     answer = _answer(record, "output" if "output" in record else "response")
@@ -202,7 +142,7 @@ def _pair(record: Mapping[str, Any]) -> list[Message]:
         raise ShapeFault("ambiguous_shape", f"the record has {names}; keep one pair")
     asked, answer = pairs[0]
     if isinstance(record[asked], list) and isinstance(record[answer], list):
-        return _conversation([*record[asked], *record[answer]], f"{asked} + {answer}", ("role", "content"))
+        return conversation([*record[asked], *record[answer]], f"{asked} + {answer}")
     return [*_system(record), Message("user", _asked(record, asked)), Message("assistant", _answer(record, answer))]
 
 
@@ -215,6 +155,74 @@ def _system(record: Mapping[str, Any]) -> list[Message]:
     return [Message("system", system)] if isinstance(system, str) and system.strip() else []
 
 
+def _labels_in(record: Mapping[str, Any]) -> list[str]:
+    return [name for name in LABELS if name in record]
+
+
+def _label(record: Mapping[str, Any]) -> str:
+    """Return what the record is labelled with: a name, the JSON text of a list of names, or that of a number."""
+    names = _labels_in(record)
+    if "label" in names and "labels" not in names:  # a score beside a label is how sure somebody was of it
+        return _answer(record, "label")
+    if len(names) > 1:
+        raise ShapeFault("ambiguous_shape", f"the record has {' and '.join(names)}; keep one")
+    value = record[names[0]]
+    if value is None:
+        raise ShapeFault("missing_field", f"{names[0]} is null")
+    if names[0] == "labels":
+        return _names(value)
+    number = _number(value)
+    if number is None:
+        raise ShapeFault("bad_value", f"{names[0]} must be a number, not {_shown(value)}")
+    return dump_json(number)
+
+
+def _names(value: object) -> str:
+    if isinstance(value, str) and value.lstrip().startswith("["):  # CSV knows no lists
+        try:
+            value = parse_json(value)
+        except BadInput as error:
+            raise ShapeFault("bad_value", f"labels: {error.what}") from None
+    if not isinstance(value, list) or any(isinstance(name, bool) or not isinstance(name, str | int) for name in value):
+        raise ShapeFault("bad_value", f"labels must be a list of names, not {_shown(value)}")
+    names = [str(name) for name in value]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or not all(name.strip() for name in names):
+        fault = "an empty name" if twice is None else f'"{twice[:40]}" twice'
+        raise ShapeFault("bad_value", f"labels has {fault}")
+    return dump_json(names)
+
+
+def _gap(record: Mapping[str, Any]) -> _Content:
+    if all(name in record for name in GAPS):
+        prefix, middle, suffix = (_part(record, name) for name in GAPS)
+        if not middle:
+            raise ShapeFault("empty_target", "middle is empty, so there is nothing to fill in")
+        if not (prefix + suffix).strip():
+            raise ShapeFault("empty_content", "prefix and suffix are empty, so nothing stands around the gap")
+        return _Content(text=prefix + middle + suffix, gap=(len(prefix), len(prefix) + len(middle)))
+    text, gap = _asked(record, "text"), record["gap"]
+    if not isinstance(gap, list) or len(gap) != 2 or any(isinstance(at, bool) or not isinstance(at, int) for at in gap):
+        raise ShapeFault("bad_gap", f"gap must be two whole numbers, [first, end), not {_shown(gap)}")
+    first, end = gap
+    if not 0 <= first < end <= len(text):
+        raise ShapeFault(
+            "bad_gap", f"the gap [{first}, {end}) is empty or does not lie in the {len(text):,} characters"
+        )
+    if not (text[:first] + text[end:]).strip():
+        raise ShapeFault("bad_gap", "the gap takes the whole text, so nothing stands around it")
+    return _Content(text=text, gap=(first, end))
+
+
+def _part(record: Mapping[str, Any], field: str) -> str:
+    value = record[field]
+    if not isinstance(value, str):
+        raise ShapeFault(
+            "missing_field" if value is None else "bad_content", f"{field} must be text, not {kind_of(value)}"
+        )
+    return value
+
+
 def _asked(record: Mapping[str, Any], field: str) -> str:
     value = record[field]
     if value is None:
@@ -222,7 +230,7 @@ def _asked(record: Mapping[str, Any], field: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = dump_json(value)
     if not isinstance(value, str):
-        raise ShapeFault("bad_content", f"{field} must be text, not {_kind(value)}")
+        raise ShapeFault("bad_content", f"{field} must be text, not {kind_of(value)}")
     if not value.strip():
         raise ShapeFault("empty_content", f"{field} is empty")
     return value
@@ -242,6 +250,39 @@ def _answer(record: Mapping[str, Any], field: str) -> str:
     return str(value)
 
 
+# -- what any record may have --------------------------------------------------------------------------------------
+
+
+def _weight(record: Mapping[str, Any]) -> float:
+    value = record.get("weight")
+    number = 1.0 if value is None or value == "" else _number(value)
+    if number is None or number < 0:
+        raise ShapeFault("bad_weight", f"the row's weight must be a number from 0 on, not {_shown(value)}")
+    return float(number)
+
+
+def _number(value: object) -> int | float | None:
+    """Return a finite number, or the one that a text spells (CSV knows no numbers); None if it is neither."""
+    if isinstance(value, str):
+        try:
+            value = parse_json(value.strip())
+        except BadInput:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def _texts(messages: tuple[Message, ...]) -> list[str]:
+    calls = [call for message in messages for call in message.tool_calls]
+    return [message.content for message in messages] + [part for call in calls for part in (call.name, call.arguments)]
+
+
+def _refuse_nul(texts: list[str]) -> None:
+    if any("\x00" in text or "\\u0000" in text for text in texts[-1:]) or any("\x00" in text for text in texts):
+        raise ShapeFault("nul_character", "a NUL character stands in the text; remove it")
+
+
 def _name(record: Mapping[str, Any], field: str) -> str | None:
     value = record.get(field)
     if isinstance(value, str) and value:
@@ -249,6 +290,11 @@ def _name(record: Mapping[str, Any], field: str) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
+def _shown(value: object) -> str:
+    return (
+        f'"{value[:40]}"'
+        if isinstance(value, str)
+        else kind_of(value)
+        if not isinstance(value, int | float)
+        else str(value)
+    )

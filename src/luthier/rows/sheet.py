@@ -55,6 +55,7 @@ def truth_sheet(
     splits: Mapping[str, ReadResult],
     renderer: Renderer,
     *,
+    encode: Callable[[Row], Encoded] | None = None,
     prompt_of: Callable[[Row], Row] = lambda row: row,
     max_length: int = 2048,
     on_long: OnLong = "drop",
@@ -64,11 +65,15 @@ def truth_sheet(
 
     Args:
         splits: train, dev and test, as far as they exist.
+        encode: how the objective encodes a row (default: as a conversation, all answers trained).
         prompt_of: what training makes of a row (instruction, examples, passages), with its answer.
         max_length, on_long: the length policy of training.
         on_bad: whether refused rows forbid training.
     """
-    sheets = {name: _split_sheet(result, renderer, prompt_of, max_length, on_long) for name, result in splits.items()}
+    sheets = {
+        name: _split_sheet(result, renderer, encode or renderer.encode_row, prompt_of, max_length, on_long)
+        for name, result in splits.items()
+    }
     faults = [fault for sheet in sheets.values() for fault in sheet.faults]
     overlap = {
         f"{a}/{b}": across(sheets[a].rows, sheets[b].rows)
@@ -102,13 +107,18 @@ def truth_sheet(
 
 
 def _split_sheet(
-    result: ReadResult, renderer: Renderer, prompt_of: Callable[[Row], Row], max_length: int, on_long: OnLong
+    result: ReadResult,
+    renderer: Renderer,
+    encode: Callable[[Row], Encoded],
+    prompt_of: Callable[[Row], Row],
+    max_length: int,
+    on_long: OnLong,
 ) -> SplitSheet:
     sheet = SplitSheet(result.rows, faults=list(result.faults))
     encoded: list[Encoded] = []
     for row in result.rows:
         try:
-            encoded.append(renderer.encode_row(prompt_of(row)))
+            encoded.append(encode(prompt_of(row)))
         except RowRefused as refusal:
             sheet.faults.append(_fault(row, refusal))
     vanished = dropped = cut = 0

@@ -14,14 +14,34 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float32]
+GAP = "<gap>"  # stands where text is missing, in what a system is asked
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A function that the assistant calls; `arguments` is the JSON text of an object."""
+
+    name: str
+    arguments: str
+    id: str = ""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. `role` is system, user, assistant or tool."""
+    """One turn. `role` is system, user, assistant or tool.
+
+    Attributes:
+        train: of an assistant's turn: whether it may be a target.
+        tool_calls: of an assistant's turn.
+        name: of a tool's turn: the function that answers.
+    """
 
     role: str
     content: str
+    train: bool = True
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +52,10 @@ class Row:
         id: its name, unique in its split.
         place: where it stands: `train.jsonl:1204` (physical line).
         group: rows with the same group belong together (one document, one user, one product).
+        weight: what the row's targets count in the loss, relative to other rows.
+        tools: functions that the assistant may call: the JSON text of a list of schemas.
+        gap: characters of `text` that are missing, [first, end).
+        origin: its source, where training mixes several.
     """
 
     id: str
@@ -39,17 +63,24 @@ class Row:
     messages: tuple[Message, ...] | None = None
     text: str | None = None
     group: str | None = None
+    weight: float = 1.0
+    tools: str | None = None
+    gap: tuple[int, int] | None = None
+    origin: str = ""
 
     @property
     def input(self) -> str:
-        """The last user message (or the raw text): what a system is asked."""
+        """The last user message (or the raw text, with its gap marked): what a system is asked."""
         if self.messages is None:
-            return self.text or ""
+            text = self.text or ""
+            return f"{text[: self.gap[0]]}{GAP}{text[self.gap[1] :]}" if self.gap else text
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
     @property
     def reference(self) -> str:
-        """The last assistant message: what a right answer is; empty if there is none."""
+        """The last assistant message, or what stood in the gap: what a right answer is; empty if there is none."""
+        if self.gap is not None and self.text is not None:
+            return self.text[self.gap[0] : self.gap[1]]
         if self.messages is None or not self.messages or self.messages[-1].role != "assistant":
             return ""
         return self.messages[-1].content
@@ -63,19 +94,27 @@ class Encoded:
         ids_T: token ids, shape [T].
         target_T: target mask, shape [T].
         cut: tokens that the length policy removed from the prompt's beginning.
+        weight_T: what each target counts in the loss, shape [T]; None: 1.
+        encoder_S: what an encoder reads, shape [S]; `ids_T` is then what the decoder reads.
+        label_L: what the row is labelled with: one-hot, multi-hot or a value, shape [L].
+        origin: its source, where training mixes several.
     """
 
     ids_T: IntArray
     target_T: BoolArray
     place: str
     cut: int = 0
+    weight_T: FloatArray | None = None
+    encoder_S: IntArray | None = None
+    label_L: FloatArray | None = None
+    origin: str = ""
 
     @property
     def target_tokens(self) -> int:
         return int(self.target_T.sum())
 
     def __len__(self) -> int:
-        return len(self.ids_T)
+        return len(self.ids_T) + (0 if self.encoder_S is None else len(self.encoder_S))
 
 
 @dataclass(frozen=True)
@@ -91,6 +130,10 @@ class Pack:
         lengths: tokens of each segment (without sharing: of each row); they sum to T.
         places: where each segment's row stands; "" for a shared beginning.
         parents: the segment that each one continues, −1 for none; empty when nothing is shared.
+        weight_T: what each target counts in the loss, shape [T]; None: 1.
+        encoder_S: what an encoder reads of all rows end to end, shape [S]; None without an encoder.
+        encoder_lengths: tokens of each row in `encoder_S`; they sum to S.
+        label_RL: the labels of the rows, in the order of their targets, shape [R, L].
     """
 
     ids_T: IntArray
@@ -99,10 +142,25 @@ class Pack:
     lengths: tuple[int, ...]
     places: tuple[str, ...]
     parents: tuple[int, ...] = ()
+    weight_T: FloatArray | None = None
+    encoder_S: IntArray | None = None
+    encoder_lengths: tuple[int, ...] = ()
+    label_RL: FloatArray | None = None
 
     @property
     def target_tokens(self) -> int:
         return int(self.target_T.sum())
+
+    @property
+    def target_weights_N(self) -> FloatArray | None:
+        """What each target counts in the loss, [N]; None: 1."""
+        return None if self.weight_T is None else self.weight_T[self.target_T]
+
+    @property
+    def target_weight(self) -> float:
+        """The sum of the targets' weights, by which a step divides."""
+        weights_N = self.target_weights_N
+        return self.target_tokens if weights_N is None else float(weights_N.sum(dtype=np.float64))
 
     @property
     def row_tokens(self) -> int:
@@ -110,7 +168,8 @@ class Pack:
         own = [*self.lengths]
         for segment, parent in enumerate(self.parents):
             own[segment] += own[parent] if parent >= 0 else 0
-        return sum(length for length, place in zip(own, self.places, strict=True) if place)
+        decoded = sum(length for length, place in zip(own, self.places, strict=True) if place)
+        return decoded + sum(self.encoder_lengths)
 
     @property
     def predictors_N(self) -> IntArray:
@@ -123,4 +182,4 @@ class Pack:
         return before_T[self.target_T]
 
     def __len__(self) -> int:
-        return len(self.ids_T)
+        return len(self.ids_T) + (0 if self.encoder_S is None else len(self.encoder_S))

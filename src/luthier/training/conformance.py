@@ -5,7 +5,7 @@ step which is refused leaves nothing behind, and which row it names; that what `
 run needs, to the bit; and that evaluating changes nothing. It does not check what the loss means (that is
 `luthier.objectives.conformance`), nor how fast anything is.
 
-    check_step(make_step, SupervisedFinetuning(renderer), rows, reference=(mean_loss, norm_of_its_gradient))
+    check_step(make_step, objective, rows, reference=(mean_loss, norm_of_its_gradient))
 """
 
 from __future__ import annotations
@@ -180,17 +180,19 @@ def _check_refusal(
         assert all(torch.equal(now[key], value) for key, value in before[0].items() if key in now), "skipped, but taken"
 
 
-class _Broken:
+class _Broken(Objective):
     """An objective whose loss, or only its gradient, is not a number for packs that hold the row `bad`."""
 
+    name = "broken"
+
     def __init__(self, objective: Objective, what: str, bad: Encoded) -> None:
+        super().__init__(objective.context)
         self._objective, self._what, self._bad = objective, what, bad
-        self.name = objective.name
 
     def encode(self, row: Row) -> Encoded:
         return self._objective.encode(row)
 
-    def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:
+    def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, float]:
         loss, count = self._objective.loss(model, pack)
         if self._bad.place not in pack.places:
             return loss, count

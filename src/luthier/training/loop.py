@@ -223,11 +223,12 @@ class _Training:
         own = share_rows(self.lengths, planned.rows, self.group.size)[self.group.rank]
         packs = step_packs(self.train, PlannedStep(planned.epoch, own), self.pack_tokens, self.shares)
         tokens = sum(self.lengths[row] for row in planned.rows)
+        targets = sum(self.train[row].target_tokens for row in planned.rows)
         rate = rate_at(progress.step, len(self.plan), self.spec)
         ceiling = self._ceiling()
         outcome = self.step.run(packs, rate, ceiling)
         progress.seconds = time.perf_counter() - self.started
-        record = progress.add_step(outcome, rate, tokens, time.perf_counter() - began)
+        record = progress.add_step(outcome, rate, tokens, targets, time.perf_counter() - began)
         progress.note_peaks(self.peak.bytes, 0)
         self.tell(
             {

@@ -20,6 +20,7 @@ class Progress:
     """Mutable counters of a run; `seconds` and `step_seconds` go on over interruptions.
 
     Attributes:
+        weight: of all targets; without weights, their number.
         best_value: of the best evaluation; lower is better (a metric is negated).
         worse: evaluations since the best one.
         peak_bytes: of the process that needed most.
@@ -30,6 +31,7 @@ class Progress:
     step: int = 0
     tokens: int = 0
     target_tokens: int = 0
+    weight: float = 0.0
     seconds: float = 0.0
     step_seconds: float = 0.0
     peak_bytes: int = 0
@@ -41,11 +43,14 @@ class Progress:
     history: list[StepRecord] = field(default_factory=list)
     evals: list[EvalRecord] = field(default_factory=list)
 
-    def add_step(self, outcome: StepOutcome, learning_rate: float, tokens: int, step_s: float) -> StepRecord:
-        """Count one finished step."""
+    def add_step(
+        self, outcome: StepOutcome, learning_rate: float, tokens: int, targets: int, step_s: float
+    ) -> StepRecord:
+        """Count one finished step of so many tokens and targets."""
         self.step += 1
         self.tokens += tokens
-        self.target_tokens += outcome.count
+        self.target_tokens += targets
+        self.weight += outcome.count
         self.step_seconds += step_s
         record = StepRecord(
             step=self.step,
@@ -55,6 +60,7 @@ class Progress:
             skipped=outcome.skipped,
             tokens=self.tokens,
             target_tokens=self.target_tokens,
+            weight=self.weight,
             seconds=self.seconds,
         )
         self.history.append(record)
@@ -84,13 +90,13 @@ class Progress:
         return self.step_seconds / self.step if self.step else 0.0
 
     def loss_since(self, step: int) -> float:
-        """Return the loss per target token of all steps after `step`."""
-        before = self.history[step - 1].target_tokens if step else 0
+        """Return the loss per target, each by its weight, of all steps after `step`."""
+        before = self.history[step - 1].weight if step else 0.0
         total, seen = 0.0, before
         for record in self.history[step:]:
-            total += record.loss * (record.target_tokens - seen)
-            seen = record.target_tokens
-        return total / max(1, seen - before)
+            total += record.loss * (record.weight - seen)
+            seen = record.weight
+        return total / (seen - before) if seen > before else 0.0
 
     def dev_loss_at(self, step: int) -> float | None:
         """Return the dev loss that was measured at `step`."""

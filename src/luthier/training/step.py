@@ -17,14 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NoReturn, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from luthier.ground.errors import BadInput, Refused
 from luthier.ground.spec import TrainSpec
-from luthier.models.segments import Segments
 from luthier.objectives.base import Objective
+from luthier.rows.packing import single_rows
 from luthier.rows.types import Pack
 from luthier.training.in_backward import BrokenGradientError, InBackward
 from luthier.training.loss_scale import LossScale
@@ -37,15 +36,16 @@ NAMED_ROWS = 5  # rows that an error names
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What one step was: its summed loss, its targets, and the norm of the mean gradient before clipping.
+    """What one step was: its summed loss, its targets by weight, and the norm of the mean gradient before clipping.
 
     Attributes:
+        count: the sum of the targets' weights; without weights, how many they are.
         skipped: why no weight was changed: `spike`, `overflow` (then `grad_norm` stands at 0.0), or nothing.
         spike: in words, what was above the ceiling, whether the step was skipped or not.
     """
 
     loss_sum: float
-    count: int
+    count: float
     grad_norm: float
     skipped: Literal["", "spike", "overflow"] = ""
     spike: str = ""
@@ -62,7 +62,7 @@ class Step(Protocol):
         """Take one optimizer step on the mean loss over all targets of `packs`, unless it is above the ceiling."""
         ...
 
-    def evaluate(self, packs: Sequence[Pack]) -> tuple[float, int]:
+    def evaluate(self, packs: Sequence[Pack]) -> tuple[float, float]:
         """Return (loss sum, count) without training."""
         ...
 
@@ -138,7 +138,7 @@ class TorchStep:
         """Make the optimizer's state now, as it is after a first step."""
         self._updates.fill()
 
-    def evaluate(self, packs: Sequence[Pack]) -> tuple[float, int]:
+    def evaluate(self, packs: Sequence[Pack]) -> tuple[float, float]:
         """Return (loss sum, count) over `packs`, in evaluation mode, without gradients."""
         self._model.eval()
         with torch.no_grad():
@@ -176,9 +176,9 @@ class TorchStep:
                     raise BadInput(f'the checkpoint holds no weight "{name}" of shape {tuple(parameter.shape)}')
                 parameter.copy_(saved)
 
-    def _accumulate(self, packs: Sequence[Pack], learning_rate: float) -> tuple[float, int]:
+    def _accumulate(self, packs: Sequence[Pack], learning_rate: float) -> tuple[float, float]:
         """Add up the gradients of the loss *sum*; dividing once, by the step's count, is what makes packs add up."""
-        loss_sum, count = 0.0, 0
+        loss_sum, count = 0.0, 0.0
         for number, pack in enumerate(packs, start=1):
             loss, targets = self._loss(pack)
             if not math.isfinite(value := loss.item()):
@@ -189,7 +189,7 @@ class TorchStep:
         return loss_sum, count
 
     @contextlib.contextmanager
-    def _updating(self, packs: Sequence[Pack], learning_rate: float, count: int, *, is_last: bool) -> Iterator[None]:
+    def _updating(self, packs: Sequence[Pack], learning_rate: float, count: float, *, is_last: bool) -> Iterator[None]:
         """Update in backward, if so wanted, when the gradients are complete and the step's count is known."""
         if self._in_backward is None or not is_last:
             yield
@@ -200,7 +200,7 @@ class TorchStep:
         except BrokenGradientError:
             self._refuse("gradient", packs, TornStepError)
 
-    def _grad_norm(self, count: int) -> float:
+    def _grad_norm(self, count: float) -> float:
         """Return the norm of the mean gradient."""
         gradients = [p.grad for p in self._trainable.values() if p.grad is not None]
         norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
@@ -233,7 +233,7 @@ class TorchStep:
         for parameter in self._trainable.values():
             parameter.grad = None
 
-    def _loss(self, pack: Pack) -> tuple[Tensor, int]:
+    def _loss(self, pack: Pack) -> tuple[Tensor, float]:
         with self._precision():
             return self._objective.loss(self._model, pack)
 
@@ -279,20 +279,6 @@ class TorchStep:
             if self._turns:
                 self._turns.take_back()
             raise
-
-
-def single_rows(pack: Pack) -> list[Pack]:
-    """Return each row of a pack as a pack of its own, a shared beginning in each that begins with it."""
-    segments = Segments(pack.lengths, pack.parents)
-    rows = []
-    for number, place in enumerate(pack.places):
-        if not place:
-            continue
-        spans = [(segments.starts[link], segments.lengths[link]) for link in segments.chain(number)]
-        tokens_L = np.concatenate([np.arange(start, start + length) for start, length in spans])
-        ids_L, positions_L, target_L = (x[tokens_L] for x in (pack.ids_T, pack.positions_T, pack.target_T))
-        rows.append(Pack(ids_L, positions_L, target_L, (len(tokens_L),), (place,)))
-    return rows
 
 
 def _named(places: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from luthier.ground.events import Tell, silent
 from luthier.ground.results import CompareResult, PromptResult, TrainResult
 from luthier.ground.task import Task, load_task
 from luthier.machine.describe import environment
+from luthier.models.extension import loaded_from
 from luthier.rows.compose import Prompt, compose
 from luthier.verbs.prompt import chosen_prompt
 from luthier.verbs.runs import Run, open_run
@@ -163,7 +164,7 @@ def _make(bench: Workbench, names: Sequence[str]) -> _Made:
             training[name] = trained(bench, counts[name]) or train_system(bench, counts[name])
     context = SystemContext(
         generator=bench.generator(),
-        renderer=bench.renderer,
+        ask=bench.ask,
         settings=bench.settings,
         own_prompt=own,
         best_prompt=best,
@@ -173,6 +174,8 @@ def _make(bench: Workbench, names: Sequence[str]) -> _Made:
         train_passages=bench.retriever(counts["finetuned+rag"]),
         adapter=lambda name: _adapter(bench, Path(training[name].adapter)),
         endpoint=spec.endpoint,
+        trained_ask=bench.objective.ask,
+        trained_generator=bench.trained_generator() if training else None,
     )
     return _Made(result, training, context)
 
@@ -193,11 +196,12 @@ def _with_passages(bench: Workbench, prompt: Prompt) -> Prompt:
 @contextlib.contextmanager
 def _adapter(bench: Workbench, folder: Path) -> Iterator[None]:
     model = bench.model(bench.spec.generation.precision).model
-    load_adapter(model, folder)
-    try:
-        yield
-    finally:
-        remove_adapter(model)
+    with loaded_from(model, bench.objective.extensions, folder):
+        load_adapter(model, folder)
+        try:
+            yield
+        finally:
+            remove_adapter(model)
 
 
 def _answers(bench: Workbench, name: str, items: Sequence[Item], made: _Made, run: Run) -> SystemRun:

@@ -45,7 +45,7 @@ from luthier.machine.storage import storage
 from luthier.models.kernels.build import has_native_attention, library
 from luthier.models.load import Precision, load_model
 from luthier.models.quantized import QuantizedKind
-from luthier.objectives.base import Objective, make_objective
+from luthier.objectives.base import Objective
 from luthier.rows.lengths import fit_length
 from luthier.rows.types import Encoded
 from luthier.training.precision import base_precision, base_quantized
@@ -130,7 +130,7 @@ def _by_machine(table: Sequence[PrecisionRow], warnings: list[Warned]) -> dict[s
 def _by_task(
     bench: Workbench, table: Sequence[PrecisionRow], disturbed: list[Warned], rows: int, tell: Tell
 ) -> dict[str, Any]:
-    objective = make_objective(bench.spec.train.objective, bench.renderer)
+    objective = bench.objective
     encoded = _encoded(bench, objective, min(rows, ROWS))
     tell({"kind": "stage", "text": f"looking at the weights of {bench.spec.model}"})
     weights = weights_range(load_in(bench.found, "fp32"), bench.found)

@@ -12,6 +12,8 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from luthier.adapters.base import AdapterKind, remove_adapter
+from luthier.ground.errors import BadInput
+from luthier.models.extension import applied
 from luthier.models.load import LoadedModel
 from luthier.objectives.base import Objective
 from luthier.training.parallel.group import Group
@@ -31,6 +33,7 @@ def injected(bench: Workbench, kind: AdapterKind, objective: Objective, group: G
     spec = bench.spec.train
     if spec.strategy == "fsdp" and group.size > 1:
         mesh = mesh_of(group)
+        refuse_sharded(objective)
         with group.in_turn():  # one whole model in the machine's memory at a time, and shards
             parts = _sharded(bench, kind, objective, mesh)
         yield parts
@@ -38,11 +41,20 @@ def injected(bench: Workbench, kind: AdapterKind, objective: Objective, group: G
     loaded = bench.model(base_precision(spec), base_quantized(spec))
     if group.size > 1:
         loaded.model.to(group.device)
-    kind.inject(loaded.model, spec.adapter, seed=spec.seed)
-    try:
-        yield loaded, kind.trainable(loaded.model), None
-    finally:
-        remove_adapter(loaded.model)
+    with applied(loaded.model, objective.extensions, seed=spec.seed) as extra:
+        kind.inject(loaded.model, spec.adapter, seed=spec.seed)
+        try:
+            yield loaded, {**kind.trainable(loaded.model), **extra}, None
+        finally:
+            remove_adapter(loaded.model)
+
+
+def refuse_sharded(objective: Objective) -> None:
+    """Refuse what is put into a model whose weights lie in shards."""
+    if objective.extensions:
+        raise BadInput(
+            f"{objective.extensions[0].name} cannot be put into a model in shards", fix="set train.strategy: ddp"
+        )
 
 
 def _sharded(bench: Workbench, kind: AdapterKind, objective: Objective, mesh: DeviceMesh) -> Injected:

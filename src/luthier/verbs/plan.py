@@ -27,7 +27,6 @@ from luthier.ground.units import bytes_of
 from luthier.machine.catalogue import Device, find_device
 from luthier.machine.here import this_device
 from luthier.machine.prices import price_of
-from luthier.objectives.base import make_objective
 from luthier.planning.answer import answer, prompt_tokens_per_s
 from luthier.planning.config import read_config
 from luthier.planning.cost import break_even
@@ -35,10 +34,10 @@ from luthier.planning.question import Question
 from luthier.planning.workload import made_up
 from luthier.rows.types import Encoded
 from luthier.training.optimizers.base import OPTIMIZERS
+from luthier.verbs.encoding import encoded_rows
 from luthier.verbs.fitting import here_bytes, task_question
 from luthier.verbs.measuring import measured
 from luthier.verbs.runs import find_run, open_run
-from luthier.verbs.train import encoded_rows
 from luthier.verbs.workbench import Workbench
 
 METHODS = ("lora", "qlora", "full", "inference")
@@ -124,7 +123,7 @@ def _of_task(bench: Workbench, run: str, hardware: Hardware, measure: bool) -> P
     spec = bench.spec.train
     OPTIMIZERS.get(spec.optimizer)
     get_kind(spec.adapter.kind)
-    objective = make_objective(spec.objective, bench.renderer)
+    objective = bench.objective
     rows = encoded_rows(bench, objective, bench.rows("train"), spec.passages, bench.tell)
     if not rows:
         raise BadInput(

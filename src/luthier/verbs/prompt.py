@@ -46,7 +46,7 @@ def _search(bench: Workbench, out: str | Path | None) -> PromptResult:
         run.tell({"kind": "stage", "text": f"choosing a prompt on {min(len(dev), spec.prompt.dev_items)} dev items"})
         result, _ = search_prompt(
             generator=generator,
-            renderer=bench.renderer,
+            ask=bench.ask,
             settings=bench.settings,
             metric=bench.metric,
             context=bench.metric_context,

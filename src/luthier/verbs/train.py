@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from luthier.adapters.base import get_kind
+from luthier.adapters.base import AdapterKind, get_kind
 from luthier.evaluation.systems import Item, LocalSystem
 from luthier.generation.engine import Generator
 from luthier.ground.errors import Refused
@@ -26,15 +26,15 @@ from luthier.ground.task import Task, load_task
 from luthier.ground.units import seconds_of
 from luthier.machine.describe import environment
 from luthier.models.load import LoadedModel
-from luthier.objectives.base import Objective, make_objective
+from luthier.objectives.base import Objective
 from luthier.planning.choose import applied
-from luthier.rows.lengths import fit_length
-from luthier.rows.types import Encoded, Row
+from luthier.rows.types import Row
 from luthier.training.loop import PACK_TOKENS, train_rows
 from luthier.training.optimizers.base import OPTIMIZERS
 from luthier.training.parallel.group import SOLO, Group, joined
 from luthier.training.parallel.launch import is_worker
 from luthier.training.precision import autocast_of, float32_products
+from luthier.verbs.encoding import encoded_rows
 from luthier.verbs.fitting import Fitted, fit
 from luthier.verbs.injection import injected
 from luthier.verbs.processes import run_of_all, train_in_processes
@@ -79,7 +79,7 @@ def train_system(
     group: Group = SOLO,
 ) -> TrainResult:
     """Train the task's adapter with `passages` retrieved passages in each prompt (0: none)."""
-    make_objective(bench.spec.train.objective, bench.renderer)  # a name that nobody knows is told before the work
+    _ = bench.objective  # a name that nobody knows is told before the work
     get_kind(bench.spec.train.adapter.kind)
     OPTIMIZERS.get(bench.spec.train.optimizer)
     refuse_meaningless(bench)
@@ -111,6 +111,7 @@ def train_key(bench: Workbench, passages: int) -> str:
     return key_of(
         {
             **bench.base_key(),
+            **bench.extended_key(),
             "data": bench.data_key("train", "dev"),
             "train": spec.train.model_dump(mode="json", exclude={"passages", "strategy"}),
             "instruction": bench.train_prompt.instruction,
@@ -136,7 +137,7 @@ def refuse_meaningless(bench: Workbench) -> None:
 
 
 def _train(bench: Workbench, passages: int, run: Run, resume: bool, group: Group) -> TrainResult:
-    objective = make_objective(bench.spec.train.objective, bench.renderer)
+    objective = bench.objective
     run.tell({"kind": "stage", "text": f"preparing rows{f' with {passages} passages each' if passages else ''}"})
     rows = encoded_rows(bench, objective, bench.rows("train"), passages, run.tell)
     dev_rows = bench.rows("dev") if bench.spec.data.dev else []
@@ -156,10 +157,8 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool, group: Group
                 spec,
                 run.path,
                 trainable=trainable,
-                save_adapter=lambda folder: kind.save(
-                    loaded.model, folder, spec.adapter, loaded.provenance, template_key=bench.renderer.key
-                ),
-                fingerprint={**bench.base_key(), "passages": passages},
+                save_adapter=_saver(bench, objective, kind, loaded),
+                fingerprint={**bench.base_key(), **bench.extended_key(), "passages": passages},
                 autocast=autocast_of(spec),
                 score_dev=_scorer(bench, loaded, dev_rows, passages) if spec.best_by == "metric" else None,
                 deadline_s=seconds_of(bench.spec.budget.time) if bench.spec.budget.time else None,
@@ -185,19 +184,17 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool, group: Group
     )
 
 
-def encoded_rows(
-    bench: Workbench, objective: Objective, rows: Sequence[Row], passages: int, tell: Tell
-) -> list[Encoded]:
-    """Return rows as the objective trains them, without those that are too long or have no target."""
-    spec = bench.spec.train
-    encoded = [objective.encode(row) for row in bench.training_rows(rows, passages)]
-    fitted = [fit_length(row, spec.max_length, spec.on_long) for row in encoded]
-    kept = [row for row in fitted if row is not None and row.target_tokens]
-    cut = sum(1 for row in kept if row.cut)
-    if len(kept) < len(rows) or cut:
-        limit = f"train.max_length is {spec.max_length}, on_long: {spec.on_long}"
-        tell({"kind": "warning", "text": f"{len(rows) - len(kept)} rows dropped, {cut} cut ({limit})"})
-    return kept
+def _saver(bench: Workbench, objective: Objective, kind: AdapterKind, loaded: LoadedModel) -> Callable[[Path], None]:
+    """Return what writes all that was trained into a folder: the adapter, and what was put in before it."""
+
+    def save(folder: Path) -> None:
+        kind.save(
+            loaded.model, folder, bench.spec.train.adapter, loaded.provenance, template_key=objective.renderer.key
+        )
+        for extension in objective.extensions:
+            extension.save(loaded.model, folder)
+
+    return save
 
 
 def _scorer(bench: Workbench, loaded: LoadedModel, dev: Sequence[Row], passages: int) -> Callable[[], float]:
@@ -205,8 +202,8 @@ def _scorer(bench: Workbench, loaded: LoadedModel, dev: Sequence[Row], passages:
     items = [Item.of(row) for row in chosen]
     system = LocalSystem(
         "dev",
-        Generator(loaded.model, bench.renderer.tokenizer, bench.renderer.end_ids),
-        bench.renderer,
+        Generator(loaded.model, bench.objective.renderer.tokenizer, bench.objective.renderer.end_ids),
+        bench.objective.ask,
         bench.train_prompt,
         bench.retriever(passages),
         bench.settings,

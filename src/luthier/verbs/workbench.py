@@ -9,6 +9,7 @@ Everything is made when first asked for and kept. This is wiring: which room's f
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,10 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from transformers import PretrainedConfig
+
 from luthier.evaluation.metrics.base import Metric, MetricContext, check_references
 from luthier.evaluation.metrics.load import load_metric
 from luthier.evaluation.scoring import mean_score, score_answers
-from luthier.evaluation.systems import Answer, Item, Passages
+from luthier.evaluation.systems import Answer, Ask, Item, Passages
 from luthier.generation.engine import Generator
 from luthier.generation.settings import Settings
 from luthier.ground.errors import BadInput
@@ -28,14 +31,17 @@ from luthier.ground.hashes import key_of, sha256_file
 from luthier.ground.results import CheckResult, IndexResult, Passage
 from luthier.ground.spec import TrainSpec
 from luthier.ground.task import Task
+from luthier.models.architecture import architecture_of
+from luthier.models.extension import Extension
 from luthier.models.find import Found, find_model
-from luthier.models.load import LoadedModel, load_model, load_tokenizer, stop_ids
+from luthier.models.load import LoadedModel, load_config, load_model, load_tokenizer, stop_ids
 from luthier.models.quantized import QuantizedKind
+from luthier.objectives.base import Objective, ObjectiveContext, make_objective
 from luthier.retrieval.embed import Embedder, SentenceEmbedder
 from luthier.retrieval.index import build_index
 from luthier.retrieval.search import open_index
 from luthier.rows.compose import Prompt, compose
-from luthier.rows.read import ReadResult, read_rows
+from luthier.rows.read import ReadResult, joined, read_rows
 from luthier.rows.sheet import truth_sheet
 from luthier.rows.split import sample_rows
 from luthier.rows.template import Renderer
@@ -59,6 +65,7 @@ class Workbench:
     def with_train(self, train: TrainSpec) -> Workbench:
         """Return a bench that trains by other settings and shares everything that is loaded."""
         other = copy.copy(self)
+        other.__dict__.pop("objective", None)
         other.spec = self.spec.model_copy(update={"train": train})
         other.task = replace(self.task, spec=other.spec)
         return other
@@ -71,9 +78,24 @@ class Workbench:
         if source is None:
             return None
         if split not in self._read:
-            data = self.spec.data
-            self._read[split] = read_rows(source, folder=self.task.folder, id_field=data.id, group_field=data.group)
+            self._read[split] = self._read_train() if split == "train" else self._read_source(source)
         return self._read[split]
+
+    def _read_source(self, source: str) -> ReadResult:
+        data = self.spec.data
+        return read_rows(source, folder=self.task.folder, id_field=data.id, group_field=data.group)
+
+    def _read_train(self) -> ReadResult:
+        """Return the rows of all sources, each with the name of its own; a capped one is a seeded sample."""
+        parts = []
+        for source in self.spec.data.sources:
+            part = self._read_source(source.source)
+            if source.cap is not None:
+                part.rows = sample_rows(part.rows, source.cap, seed=self.spec.compare.seed)
+            if len(self.spec.data.sources) > 1:
+                part.rows = [replace(row, id=f"{source.source}#{row.id}", origin=source.source) for row in part.rows]
+            parts.append(part)
+        return joined(parts)
 
     def rows(self, split: Split) -> list[Row]:
         """Return the usable rows of a split, sampled as the task says.
@@ -113,7 +135,8 @@ class Workbench:
         return truth_sheet(
             self.spec.name,
             {split: result for split in SPLITS if (result := self.read(split)) is not None},
-            self.renderer,
+            self.objective.renderer,
+            encode=self.objective.encode,
             prompt_of=self.training_row,
             max_length=train.max_length,
             on_long=train.on_long,
@@ -123,7 +146,7 @@ class Workbench:
     def data_key(self, *splits: Split) -> dict[str, str]:
         """Return a hash of the usable rows of each split that the task names."""
         return {
-            split: key_of([(row.id, row.messages and [vars(m) for m in row.messages], row.text) for row in rows])
+            split: key_of([dataclasses.asdict(row) for row in rows])
             for split in splits
             if getattr(self.spec.data, split) and (rows := self.rows(split))
         }
@@ -140,6 +163,40 @@ class Workbench:
         """The one render function that the check, training and generation share."""
         return Renderer(load_tokenizer(self.found), stop_ids=stop_ids(self.found))
 
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        """The base model's config."""
+        return load_config(self.found)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the task trains by: encodes rows, gives the loss, and asks the trained model."""
+        spec = self.spec
+        context = ObjectiveContext(
+            renderer=self.renderer,
+            train=spec.train,
+            labels=spec.labels,
+            labels_kind=spec.labels_kind,
+            architecture=architecture_of(self.config),
+            config=self.config,
+            extensions=self._extensions(),
+        )
+        return make_objective(spec.train.objective, context)
+
+    def _extensions(self) -> tuple[Extension, ...]:
+        """Return what the task puts into the base model, whatever the objective."""
+        return ()
+
+    def extended_key(self) -> dict[str, object]:
+        """Return what was put into the base model before the adapter, for hashes and fingerprints."""
+        spec = self.spec
+        if spec.train.objective == "classify":
+            labels: object = [spec.labels_kind, *spec.labels]
+        else:
+            labels = None
+        context = spec.context.model_dump(mode="json") if spec.context else None
+        return {"context": context, "labels": labels}
+
     def model(self, precision: Literal["bf16", "fp32"], quantized: QuantizedKind | None = None) -> LoadedModel:
         """Return the base model in a precision, its linear layers quantised if that is asked for; loaded once."""
         how = f"{quantized}, {precision}" if quantized else precision
@@ -153,6 +210,18 @@ class Workbench:
         """Return what writes answers with the base model, in the precision of `generation`."""
         model = self.model(self.spec.generation.precision)
         return Generator(model.model, self.renderer.tokenizer, self.renderer.end_ids)
+
+    def trained_generator(self) -> Generator:
+        """Return what writes answers with the trained model, which may have more tokens than the base model."""
+        model = self.model(self.spec.generation.precision)
+        renderer = self.objective.renderer
+        return Generator(model.model, renderer.tokenizer, renderer.end_ids)
+
+    @cached_property
+    def ask(self) -> Ask:
+        """How the base model is asked."""
+        context = ObjectiveContext(self.renderer, architecture=architecture_of(self.config), config=self.config)
+        return make_objective("sft", context).ask
 
     @property
     def settings(self) -> Settings:

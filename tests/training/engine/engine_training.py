@@ -13,12 +13,13 @@ from transformers import PreTrainedModel
 from luthier.adapters.base import get_kind, remove_adapter
 from luthier.adapters.lora import lora_layers
 from luthier.ground.spec import AdapterSpec
+from luthier.objectives.base import ObjectiveContext
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.packing import tree_pack
 from luthier.rows.types import Encoded, Pack
 from models.tiny_models import VOCABULARY, tiny_model
 
-OBJECTIVE = SupervisedFinetuning(None)  # type: ignore[arg-type]  # rows come encoded
+OBJECTIVE = SupervisedFinetuning(ObjectiveContext(None))  # rows come encoded
 LORA = AdapterSpec(kind="lora", rank=3, alpha=6.0)  # an odd rank: the joined matrix rounds it up
 Gradients = dict[str, Tensor]
 

@@ -12,6 +12,7 @@ from luthier.adapters.base import get_kind
 from luthier.ground.errors import BadInput, Interrupted
 from luthier.ground.spec import AdapterSpec, TrainSpec
 from luthier.models.segments import Segments
+from luthier.objectives.base import ObjectiveContext
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.types import Encoded
 from luthier.training.engine.body import Engine, FastBody
@@ -46,7 +47,7 @@ def _train(run: Path, spec: TrainSpec = SPEC, **more: object) -> tuple[TrainOutc
 
     outcome = train_rows(
         model,
-        SupervisedFinetuning(None),  # type: ignore[arg-type]  # rows come encoded
+        SupervisedFinetuning(ObjectiveContext(None)),  # rows come encoded
         _rows(20, 0),
         _rows(4, 1),
         spec,

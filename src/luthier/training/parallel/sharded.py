@@ -38,7 +38,7 @@ class ShardedLoss(nn.Module):
         self._objective = objective
         self.saved_as = saved_as
 
-    def forward(self, pack: Pack) -> tuple[Tensor, int]:
+    def forward(self, pack: Pack) -> tuple[Tensor, float]:
         return self._objective.loss(self.model, pack)
 
     def reshard(self) -> None:

@@ -20,11 +20,11 @@ from torch.distributed.tensor import DTensor
 from luthier.ground.errors import BadInput
 from luthier.ground.spec import TrainSpec
 from luthier.objectives.base import Objective
-from luthier.rows.packing import one_pack
+from luthier.rows.packing import one_pack, single_rows
 from luthier.rows.types import Encoded, Pack
 from luthier.training.parallel.group import Group
 from luthier.training.parallel.sharded import ShardedLoss
-from luthier.training.step import Step, TorchStep, single_rows
+from luthier.training.step import Step, TorchStep
 
 
 class ParallelStep(TorchStep):
@@ -44,23 +44,23 @@ class ParallelStep(TorchStep):
         self._group = group
         refuse_unfit(spec)
 
-    def evaluate(self, packs: Sequence[Pack]) -> tuple[float, int]:
+    def evaluate(self, packs: Sequence[Pack]) -> tuple[float, float]:
         """Return (loss sum, count) over the packs of all processes."""
         loss_sum, count = self._group.sum_numbers(super().evaluate(packs))
-        return loss_sum, int(count)
+        return loss_sum, count
 
-    def _accumulate(self, packs: Sequence[Pack], learning_rate: float) -> tuple[float, int]:  # noqa: ARG002  # the base's
+    def _accumulate(self, packs: Sequence[Pack], learning_rate: float) -> tuple[float, float]:  # noqa: ARG002  # the base's
         own_sum, own_count = self._add_up(packs)
         numbers = [own_sum, own_count, *(weight.grad is not None for weight in self._trainable.values())]
         loss_sum, count, *gradients = self._group.sum_numbers(numbers)
         if not math.isfinite(loss_sum):
             self._refuse("loss", packs)
         self._sum_gradients(gradients)
-        return loss_sum, int(count)
+        return loss_sum, count
 
-    def _add_up(self, packs: Sequence[Pack]) -> tuple[float, int]:
+    def _add_up(self, packs: Sequence[Pack]) -> tuple[float, float]:
         """Add up loss and gradient of this process's packs; a loss that is not finite ends it, for all to see."""
-        loss_sum, count = 0.0, 0
+        loss_sum, count = 0.0, 0.0
         for pack in packs:
             loss, targets = self._loss(pack)
             loss_sum, count = loss_sum + loss.item(), count + targets
@@ -113,7 +113,7 @@ class ShardedStep(ParallelStep):
         self._filler = filler
         refuse_unfit_to_shard(spec)
 
-    def evaluate(self, packs: Sequence[Pack]) -> tuple[float, int]:
+    def evaluate(self, packs: Sequence[Pack]) -> tuple[float, float]:
         """Return (loss sum, count) over the packs of all processes."""
         missing = self._missing(packs)
         result = super().evaluate(packs)
@@ -124,8 +124,8 @@ class ShardedStep(ParallelStep):
         self._root.reshard()  # what a forward alone leaves gathered would be stale after the next change of weights
         return result
 
-    def _add_up(self, packs: Sequence[Pack]) -> tuple[float, int]:
-        loss_sum, count = 0.0, 0
+    def _add_up(self, packs: Sequence[Pack]) -> tuple[float, float]:
+        loss_sum, count = 0.0, 0.0
         for number in range(len(packs) + self._missing(packs)):
             counts = number < len(packs)
             loss, targets = self._loss(packs[number] if counts else self._filler)
@@ -141,16 +141,16 @@ class ShardedStep(ParallelStep):
     def _sum_gradients(self, how_many: Sequence[float]) -> None:
         """Backward has summed and scattered them already."""
 
-    def _grad_norm(self, count: int) -> float:
+    def _grad_norm(self, count: float) -> float:
         gradients = [_local(weight.grad) for weight in self._trainable.values() if weight.grad is not None]
         norms = [torch.linalg.vector_norm(part, dtype=torch.float32) for part in gradients if part.numel()]
         own = torch.linalg.vector_norm(torch.stack(norms)).item() if norms else 0.0
         [total] = self._group.sum_numbers([own * own])
         return math.sqrt(total) / count / self._loss_factor
 
-    def _loss(self, pack: Pack) -> tuple[Tensor, int]:
+    def _loss(self, pack: Pack) -> tuple[Tensor, float]:
         with self._precision():
-            loss: tuple[Tensor, int] = self._root(pack)
+            loss: tuple[Tensor, float] = self._root(pack)
         return loss
 
     def _guilty(self, what: str, packs: Sequence[Pack]) -> list[str]:
