@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from luthier.ground.errors import BadInput
 from luthier.rows.read import ReadResult, read_rows
 from luthier.rows.records import SUFFIXES
-from luthier.rows.types import Message
+from luthier.rows.shapes import row_of
+from luthier.rows.types import Message, ToolCall
 
 GOOD = '{"prompt": "2+2?", "completion": "4"}'
 PAIR = (Message("user", "2+2?"), Message("assistant", "4"))
@@ -31,6 +32,12 @@ def kinds(result: ReadResult) -> list[tuple[int, str]]:
 
 
 # -- lines of JSONL ------------------------------------------------------------------------------------------------
+
+
+def _calling(calls: str, more: str = "") -> str:
+    turn = f'{{"role": "assistant", "content": null, "tool_calls": {calls}}}'
+    return f'{{"messages": [{{"role": "user", "content": "a"}}, {turn}]{more}}}'
+
 
 BAD_LINES = {
     "bad_json": [
@@ -49,11 +56,17 @@ BAD_LINES = {
     "nul_character": ['{"prompt": "a", "completion": "b\\u0000c"}'],
     "bad_shape": ['[{"prompt": "a"}]', '"text"', "17", "null"],
     "unknown_shape": ['{"foo": 1}', "{}", '{"promt": "a", "completion": "b"}', '{"prompt": "a"}'],
-    "ambiguous_shape": ['{"prompt": "a", "completion": "b", "question": "c", "answer": "d"}'],
+    "ambiguous_shape": [
+        '{"prompt": "a", "completion": "b", "question": "c", "answer": "d"}',
+        '{"text": "a", "value": 1, "score": 2}',
+        '{"text": "a", "label": "b", "labels": ["b"]}',
+    ],
     "missing_field": [
         '{"prompt": null, "completion": "b"}',
         '{"prompt": "a", "completion": null}',
         '{"text": "a", "label": null}',
+        '{"text": "a", "labels": null}',
+        '{"prefix": "a", "middle": null, "suffix": "c"}',
         '{"messages": [{"role": "user"}, {"role": "assistant", "content": "b"}]}',
         '{"conversations": [{"from": "human", "text": "a"}, {"from": "gpt", "value": "b"}]}',
     ],
@@ -65,6 +78,7 @@ BAD_LINES = {
     "empty_target": [
         '{"prompt": "a", "completion": "  "}',
         '{"instruction": "a", "output": ""}',
+        '{"prefix": "a", "middle": "", "suffix": "c"}',
         '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\\n"}]}',
     ],
     "bad_content": [
@@ -94,9 +108,54 @@ BAD_LINES = {
         '{"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "s"}, '
         '{"role": "assistant", "content": "b"}]}'
     ],
-    "tool_calls": [
+    "bad_tool_call": [
+        _calling('[{"name": ""}]'),
+        _calling('["f"]'),
+        _calling('{"name": "f"}'),
+        _calling('[{"function": {"name": "f", "arguments": "{"}}]'),
+        _calling('[{"function": {"name": "f", "arguments": [1]}}]'),
+        '{"messages": [{"role": "user", "content": "a", "tool_calls": [{"name": "f"}]}, '
+        '{"role": "assistant", "content": "b"}]}',
+        '{"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "f()"}]}',
+    ],
+    "misplaced_tool": [
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}, '
+        '{"role": "assistant", "content": "c"}]}'
+    ],
+    "bad_tools": [
+        '{"prompt": "a", "completion": "b", "tools": {"name": "f"}}',
+        '{"prompt": "a", "completion": "b", "tools": ["f"]}',
+        '{"prompt": "a", "completion": "b", "tools": [{"type": "function"}]}',
+        '{"prompt": "a", "completion": "b", "tools": "[{"}',
+        '{"prompt": "a", "completion": "b", "tools": [{"name": "f", "parameters": "x"}]}',
+        '{"prompt": "a", "completion": "b", "tools": [{"name": "f"}, {"name": "f"}]}',
+    ],
+    "unknown_tool": [_calling('[{"name": "g"}]', ', "tools": [{"name": "f"}]')],
+    "bad_weight": [
+        '{"prompt": "a", "completion": "b", "weight": -1}',
+        '{"prompt": "a", "completion": "b", "weight": "heavy"}',
+        '{"prompt": "a", "completion": "b", "weight": true}',
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}]}',
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": 1}]}',
+        '{"messages": [{"role": "user", "content": "a", "train": true}, {"role": "assistant", "content": "b"}]}',
         '{"messages": [{"role": "user", "content": "a"}, '
-        '{"role": "assistant", "content": null, "tool_calls": [{"name": "f"}]}]}'
+        '{"role": "assistant", "content": "b", "train": true, "weight": 0}]}',
+    ],
+    "bad_value": [
+        '{"text": "a", "value": "high"}',
+        '{"text": "a", "score": [1]}',
+        '{"text": "a", "labels": "x"}',
+        '{"text": "a", "labels": ["x", "x"]}',
+        '{"text": "a", "labels": [""]}',
+        '{"text": "a", "labels": [true]}',
+    ],
+    "bad_gap": [
+        '{"text": "abc", "gap": [1, 1]}',
+        '{"text": "abc", "gap": [1, 4]}',
+        '{"text": "abc", "gap": [-1, 2]}',
+        '{"text": "abc", "gap": [0, 3]}',
+        '{"text": "abc", "gap": [0, true]}',
+        '{"text": "abc", "gap": "0-1"}',
     ],
 }
 
@@ -233,6 +292,103 @@ def test_more_of_the_shapes(tmp_path: Path) -> None:
     ]
     assert result.rows[2].text == "raw"
     assert result.shapes == {"alpaca": 1, "sharegpt": 1, "text": 1, "messages": 1}
+
+
+def test_labels_values_and_lists_of_labels(tmp_path: Path) -> None:
+    records = [
+        {"text": "a", "label": 3},
+        {"text": "a", "label": "x", "score": 0.9},
+        {"text": "a", "labels": ["x", "y"]},
+        {"text": "a", "labels": [2]},
+        {"text": "a", "labels": []},
+        {"text": "a", "value": 2.5},
+        {"text": "a", "score": "-3"},
+    ]
+    result = read(tmp_path, "\n".join(map(json.dumps, records)))
+    assert [row.reference for row in result.rows] == ["3", "x", '["x","y"]', '["2"]', "[]", "2.5", "-3"]
+    assert {row.input for row in result.rows} == {"a"} and result.shapes == {"label": 7}
+    table = read(tmp_path, 'text,labels,weight\na,"[""x""]",0.5\n', "a.csv").rows
+    assert [(row.reference, row.weight) for row in table] == [('["x"]', 0.5)]
+
+
+def test_a_corpus_may_score_its_documents() -> None:
+    record = {"text": "a document", "score": 2.7, "label": "good"}
+    row = row_of(record, "t:1", only_text=True)
+    assert (row.text, row.messages) == ("a document", None)
+
+
+def test_gaps(tmp_path: Path) -> None:
+    records = [
+        {"prefix": "ab", "middle": "c", "suffix": "de"},
+        {"prefix": "", "middle": "abc", "suffix": "de"},
+        {"text": "abcde", "gap": [2, 3]},
+    ]
+    result = read(tmp_path, "\n".join(map(json.dumps, records)))
+    assert [(row.text, row.gap) for row in result.rows] == [("abcde", (2, 3)), ("abcde", (0, 3)), ("abcde", (2, 3))]
+    assert (result.rows[0].input, result.rows[0].reference) == ("ab<gap>de", "c")
+    assert result.shapes == {"gap": 3}
+
+
+TOOL = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
+
+
+def test_tools_and_calls_have_one_form_afterwards(tmp_path: Path) -> None:
+    arguments = {"a": 1, "b": [2, "é"]}
+    calls = [
+        [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": json.dumps(arguments)}}],
+        [{"id": "c1", "name": "add", "arguments": arguments}],
+    ]
+    listed = [[TOOL], json.dumps([TOOL["function"]])]
+    records = [
+        {
+            "messages": [
+                {"role": "user", "content": "1 + 2?"},
+                {"role": "assistant", "content": None, "tool_calls": call},
+                {"role": "tool", "name": "add", "content": {"sum": 3}},
+                {"role": "assistant", "content": "3"},
+            ],
+            "tools": tools,
+        }
+        for call, tools in zip(calls, listed, strict=True)
+    ]
+    first, second = read(tmp_path, "\n".join(map(json.dumps, records))).rows
+    assert first.messages == second.messages and first.tools == second.tools
+    assert first.messages is not None and json.loads(first.tools or "") == [TOOL]
+    assert first.messages[1] == Message("assistant", "", tool_calls=(ToolCall("add", '{"a":1,"b":[2,"é"]}', "c1"),))
+    assert first.messages[2] == Message("tool", '{"sum":3}', name="add")
+
+
+def test_function_calls_of_sharegpt(tmp_path: Path) -> None:
+    record = {
+        "conversations": [
+            {"from": "human", "value": "1 + 2?"},
+            {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+            {"from": "observation", "value": "3"},
+            {"from": "gpt", "value": "3"},
+        ],
+        "tools": "[]",
+    }
+    [row] = read(tmp_path, json.dumps(record)).rows
+    assert row.messages is not None and row.tools is None
+    assert row.messages[1].tool_calls == (ToolCall("add", '{"a":1}'),) and row.messages[1].content == ""
+    assert [message.role for message in row.messages] == ["user", "assistant", "tool", "assistant"]
+
+
+def test_turns_that_are_not_trained_and_weights_of_rows(tmp_path: Path) -> None:
+    record = {
+        "messages": [
+            {"role": "user", "content": "a", "weight": None},
+            {"role": "assistant", "content": "b", "train": False},
+            {"role": "user", "content": "c"},
+            {"role": "assistant", "content": "d", "weight": 0},
+            {"role": "user", "content": "e"},
+            {"role": "assistant", "content": "f", "weight": 1, "train": True},
+        ],
+        "weight": 2,
+    }
+    [row] = read(tmp_path, json.dumps(record)).rows
+    assert row.weight == 2.0
+    assert [message.train for message in row.messages or ()] == [True, False, True, False, True, True]
 
 
 # -- other files ---------------------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ from luthier.rows.guess_answers import (
 )
 from luthier.rows.guess_sources import ExampleFile, Sources, document_text, find_sources
 from luthier.rows.split import split_rows
-from luthier.rows.types import Row
+from luthier.rows.tools import list_of
+from luthier.rows.types import Message, Row
 
 MODEL = "smollm2-135m-instruct"
 SPLITS = ("train", "dev", "test")
@@ -49,7 +50,7 @@ class Guess:
     """A guessed task.
 
     Attributes:
-        shape: messages, sharegpt, alpaca, pair, label, text, table, chat log, or documents.
+        shape: messages, sharegpt, alpaca, pair, label, gap, text, table, chat log, or documents.
         splits: rows of train, dev and test, as far as there are any.
         data: split → file, relative to the folder; files under `splits/` are to be written.
         schema: JSON schema of the answers, to be written to `schema_file` unless that file exists.
@@ -260,12 +261,34 @@ def _guess_json(guess: Guess, rows: Sequence[Row]) -> None:
 def _record(row: Row) -> dict[str, Any]:
     head: dict[str, Any] = {"id": row.id}
     if row.messages is None:
-        body: dict[str, Any] = {"text": row.text}
-    elif [message.role for message in row.messages] == ["user", "assistant"]:
+        body: dict[str, Any] = {"text": row.text} | ({"gap": list(row.gap)} if row.gap is not None else {})
+    elif [message.role for message in row.messages] == ["user", "assistant"] and not _has_more(row):
         body = {"prompt": row.messages[0].content, "completion": row.messages[1].content}
     else:
-        body = {"messages": [{"role": message.role, "content": message.content} for message in row.messages]}
+        body = {"messages": [_turn(message) for message in row.messages]}
+    if row.tools is not None:
+        body["tools"] = list_of(row.tools)
+    if row.weight != 1.0:
+        body["weight"] = row.weight
     return head | body | ({"group": row.group} if row.group is not None else {})
+
+
+def _has_more(row: Row) -> bool:
+    """Tell whether a turn has what a prompt and a completion cannot hold."""
+    return any(message.tool_calls or not message.train for message in row.messages or ())
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.tool_calls
+    ]
+    return (
+        {"role": message.role, "content": message.content}
+        | ({"tool_calls": calls} if calls else {})
+        | ({"name": message.name} if message.name is not None else {})
+        | ({} if message.train else {"train": False})
+    )
 
 
 def _common(values: Any) -> str | None:

@@ -3,16 +3,16 @@
 | shape | fields |
 |---|---|
 | messages | `messages`: a list of {role, content}, with `tool_calls` where the assistant calls a tool |
-| sharegpt | `conversations`: a list of {from, value} (human, gpt, system, function_call, observation), or of {role, content} |
+| sharegpt | `conversations`: a list of {from, value} (human, gpt, function_call, observation …) or {role, content} |
 | alpaca | `instruction`, `output` (or `response`), optional `input` and `system` |
 | pair | `prompt`/`completion`, `prompt`/`response`, `input`/`output`, `question`/`answer`, `instruction`/`response` |
 | label | `text` and one of `label` (a name), `labels` (a list of names), `value` or `score` (a number) |
 | gap | `prefix`, `middle` and `suffix`, or `text` and `gap` ([first, end) in characters) |
 | text | `text` alone |
 
-Any record may have a `weight` (what its targets count in the loss) and `tools` (functions that the assistant may call). The
-shape is decided for each record, so files of mixed shapes are read. An answer that is an object, a list or a number
-becomes its JSON text. Nothing is repaired: a record that is not quite right is told by its own kind of fault.
+Any record may have a `weight` (what its targets count in the loss) and `tools` (functions that the assistant may
+call). The shape is decided for each record, so files of mixed shapes are read. An answer that is an object, a list or a
+number becomes its JSON text. Nothing is repaired: a record that is not quite right is told by its own kind of fault.
 
     >>> row_of({"prompt": "2+2?", "completion": 4}, "t:1").reference
     '4'
@@ -66,7 +66,7 @@ def row_of(
     tools = tools_of(record["tools"] if record.get("tools") is not None else record.get("functions"))
     messages = tuple(content.messages) if content.messages is not None else None
     refuse_unknown_tools(messages or (), tools)
-    _refuse_nul([*_texts(messages or ()), content.text or "", tools or ""])
+    _refuse_nul(messages or (), content.text or "", tools or "")
     name = _name(record, id_field)
     return Row(
         id=place if name is None else name,
@@ -273,13 +273,10 @@ def _number(value: object) -> int | float | None:
     return value
 
 
-def _texts(messages: tuple[Message, ...]) -> list[str]:
-    calls = [call for message in messages for call in message.tool_calls]
-    return [message.content for message in messages] + [part for call in calls for part in (call.name, call.arguments)]
-
-
-def _refuse_nul(texts: list[str]) -> None:
-    if any("\x00" in text or "\\u0000" in text for text in texts[-1:]) or any("\x00" in text for text in texts):
+def _refuse_nul(messages: tuple[Message, ...], text: str, tools: str) -> None:
+    calls = [part for message in messages for call in message.tool_calls for part in (call.name, call.arguments)]
+    found = any("\x00" in part for part in [*(message.content for message in messages), text, *calls])
+    if found or any("\\u0000" in part for part in [*calls, tools]):
         raise ShapeFault("nul_character", "a NUL character stands in the text; remove it")
 
 
