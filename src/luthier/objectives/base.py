@@ -77,6 +77,10 @@ class Objective(ABC):
     def encode(self, row: Row) -> Encoded:
         """Return the row as token ids with its target mask."""
 
+    def encode_all(self, row: Row) -> list[Encoded]:
+        """Return the row in as many pieces as it is trained in: one, unless the objective cuts long texts."""
+        return [self.encode(row)]
+
     @abstractmethod
     def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, float]:
         """Return (sum of the loss over the pack's targets, a float32 scalar with its graph; sum of their weights)."""

@@ -21,11 +21,11 @@ def encoded_rows(
     """Return rows as the objective trains them, without those that are too long or have no target."""
     spec = bench.spec.train
     composed = bench.training_rows(rows, passages)
-    encoded = [replace(objective.encode(row), origin=row.origin) for row in composed]
+    encoded = [replace(piece, origin=row.origin) for row in composed for piece in objective.encode_all(row)]
     fitted = [fit_length(row, spec.max_length, spec.on_long) for row in encoded]
     kept = [row for row in fitted if row is not None and row.target_tokens]
     cut = sum(1 for row in kept if row.cut)
-    if len(kept) < len(rows) or cut:
+    if len(kept) < len(encoded) or cut:
         limit = f"train.max_length is {spec.max_length}, on_long: {spec.on_long}"
-        tell({"kind": "warning", "text": f"{len(rows) - len(kept)} rows dropped, {cut} cut ({limit})"})
+        tell({"kind": "warning", "text": f"{len(encoded) - len(kept)} rows dropped, {cut} cut ({limit})"})
     return kept
