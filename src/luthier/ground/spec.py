@@ -191,13 +191,20 @@ class ContextSpec(Strict):
     """A longer window for a model with rotary positions."""
 
     factor: float = Field(gt=1.0, le=1024.0, description="Times that the window grows.")
-    method: Literal["linear", "ntk", "yarn", "longrope", "base"] = Field(
-        "yarn", description="How positions are scaled (Chen, bloc97, Peng, Ding; base: a larger rope base)."
+    method: Literal["linear", "ntk", "yarn", "longrope", "llama3", "base"] = Field(
+        "yarn", description="How positions are scaled (Chen, bloc97, Peng, Ding, Llama 3.1; base: a larger rope base)."
     )
     original: int | None = Field(None, ge=2, description="Window before (default: the model's own).")
+    rope_base: float | None = Field(None, gt=1.0, description="Of method base: the rope base (default: derived).")
     shifted: bool = Field(
         False, description="Train with shifted sparse attention (LongLoRA), and norms and embeddings with it."
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ContextSpec:
+        if self.rope_base is not None and self.method != "base":
+            raise ValueError(f"rope_base is for method: base; method: {self.method} has its own")
+        return self
 
 
 class TrainSpec(Strict):
