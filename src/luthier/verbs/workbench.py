@@ -32,6 +32,7 @@ from luthier.ground.results import CheckResult, IndexResult, Passage
 from luthier.ground.spec import TrainSpec
 from luthier.ground.task import Task
 from luthier.models.architecture import architecture_of
+from luthier.models.context import ContextExtension, refuse_longer_rows
 from luthier.models.extension import Extension
 from luthier.models.find import Found, find_model
 from luthier.models.load import LoadedModel, load_config, load_model, load_tokenizer, stop_ids
@@ -185,7 +186,10 @@ class Workbench:
 
     def _extensions(self) -> tuple[Extension, ...]:
         """Return what the task puts into the base model, whatever the objective."""
-        return ()
+        if self.spec.context is None:
+            return ()
+        refuse_longer_rows(self.config, self.spec.context, self.spec.train)
+        return (ContextExtension(self.spec.context),)
 
     def extended_key(self) -> dict[str, object]:
         """Return what was put into the base model before the adapter, for hashes and fingerprints."""
