@@ -25,7 +25,7 @@ class Tokens:
     Attributes:
         controls: special tokens, text → id.
         controls_pattern: finds them in text, the longest first; None when there are none.
-        names: bos_token, eos_token … as chat templates want them.
+        names: bos_token, eos_token … as chat templates want them; eos_token is sep_token where there is no other.
         adds_bos: raw text gets a begin-of-text token.
     """
 
@@ -41,9 +41,12 @@ class Tokens:
             name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)
         }
         self.names.setdefault("bos_token", "")
-        self.names.setdefault("eos_token", "")
         self.bos_id: int | None = tokenizer.bos_token_id
         self.eos_id: int | None = tokenizer.eos_token_id
+        if self.eos_id is None:  # BERT's family ends texts with the token that separates them
+            self.eos_id = tokenizer.sep_token_id
+            self.names.setdefault("eos_token", self.names.get("sep_token", ""))
+        self.names.setdefault("eos_token", "")
         added = {token.content: (token, index) for index, token in tokenizer.added_tokens_decoder.items()}
         always = {self.names["bos_token"], self.names["eos_token"]}
         self.controls = {text: index for text, (token, index) in added.items() if token.special or text in always}
