@@ -64,3 +64,13 @@ def test_composing_is_deterministic_and_hides_the_answer(instruction: str, passa
     assert one.messages is not None and (one.messages[-1].role == "assistant") is answer
     assert one.input.endswith("ask x")
     assert one.reference == ("say x" if answer else "")
+
+
+def test_a_gap_is_asked_for_in_words_and_the_row_keeps_it() -> None:
+    row = Row("x", "t:x", text="one two three", gap=(4, 7))
+    asked = compose(row, Prompt("Fill the gap."), with_answer=False)
+    assert said(asked) == [("system", "Fill the gap."), ("user", "one <gap> three")]
+    assert said(compose(row, Prompt(), with_answer=True)) == [("user", "one <gap> three"), ("assistant", "two")]
+    assert (asked.text, asked.gap, asked.reference) == ("one two three", (4, 7), "two")
+    shown = compose(row, Prompt("", (Row("y", "t:y", text="a b", gap=(2, 3)), row)), with_answer=False)
+    assert said(shown) == [("user", "a <gap>"), ("assistant", "b"), ("user", "one <gap> three")]

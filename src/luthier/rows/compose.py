@@ -30,12 +30,15 @@ def compose(row: Row, prompt: Prompt, passages: Sequence[str] = (), *, with_answ
     """Return a new row whose messages are what the model sees.
 
     A row is never its own worked example: an example with the row's id and place is left out. Rows of raw text are
-    returned unchanged.
+    returned unchanged. A text with a gap keeps it, and gets the turns in which it is asked for in words: the text with
+    `<gap>` in its place, answered by what stood there.
 
     Args:
         passages: retrieved texts, best first (they are shown best last).
         with_answer: end with the row's answer (training), or with the question (generation).
     """
+    if row.gap is not None and row.messages is None:
+        row = dataclasses.replace(row, messages=(Message("user", row.input), Message("assistant", row.reference)))
     if row.messages is None:
         return row
     turns = [message for message in row.messages if message.role != "system"]
