@@ -92,8 +92,13 @@ class Generator:
         self.share = share and can_share(model)
         self._full_attention = has_full_attention(model)
         config = model.config.get_text_config(decoder=True)
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.row_token_bytes = _token_bytes(config, kept_dtype(model.device, model.dtype))
+
+    @property
+    def context(self) -> int | None:
+        """The model's window at present (an adapter may bring a longer one), in tokens; None if it has none."""
+        window: int | None = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        return window
 
     def generate(self, prompts: Sequence[Sequence[int]], settings: Settings, tell: Tell = silent) -> list[Generation]:
         """Answer each prompt (token ids); a prompt that cannot be answered fails alone, with a cause."""
