@@ -174,7 +174,7 @@ class Pack:
     @property
     def predictors_N(self) -> IntArray:
         """The token that stands before each target in its row, [N]: its hidden state predicts the target."""
-        before_T = np.arange(-1, len(self) - 1)
+        before_T = np.arange(-1, len(self.ids_T) - 1)
         ends = np.cumsum(self.lengths)
         for segment, parent in enumerate(self.parents):
             if parent >= 0:
