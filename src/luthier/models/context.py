@@ -191,9 +191,9 @@ def _put_in(model: PreTrainedModel, values: Mapping[str, Any]) -> None:
             new = _made_anew(old, model.config)
             if _is_same(old, new):
                 raise BadInput(
-                    f"the rotary positions of {model.config.model_type} do not follow its config",
-                    where="context",
-                    fix="choose another model, or leave context out",
+                    f"this scaling changes none of the rotary positions of {model.config.model_type}",
+                    where="context.method",
+                    fix="choose another method, such as ntk",
                 )
             state.modules[path] = old
             model.set_submodule(path, new)
