@@ -26,7 +26,7 @@ def fit_length(encoded: Encoded, max_length: int, on_long: OnLong) -> Encoded | 
     """Return the row, the row with a shorter prompt, or None if it must be left out.
 
     A cut keeps the first token, which is the begin-of-text token of most models, and removes the tokens after it.
-    Only what stands before the first target can be removed.
+    Only what stands before the first target can be removed; what an encoder reads is never cut.
 
     Raises:
         BadInput: the row is too long and the policy is `fail`.
@@ -44,12 +44,22 @@ def fit_length(encoded: Encoded, max_length: int, on_long: OnLong) -> Encoded | 
         return None
     kept = np.r_[0, 1 + excess : len(encoded)]
     return dataclasses.replace(
-        encoded, ids_T=encoded.ids_T[kept], target_T=encoded.target_T[kept], cut=encoded.cut + excess
+        encoded,
+        ids_T=encoded.ids_T[kept],
+        target_T=encoded.target_T[kept],
+        weight_T=None if encoded.weight_T is None else encoded.weight_T[kept],
+        cut=encoded.cut + excess,
     )
 
 
 def cuttable(encoded: Encoded) -> int:
-    """Return how many tokens could be cut: those between the first token and the first target."""
-    if not encoded.target_T.any():
+    """Return how many tokens could be cut: those between the first token and the first target.
+
+    Prompt tokens that are targets of a smaller weight than the answers' can be cut as well.
+    """
+    if not encoded.target_T.any() or encoded.encoder_S is not None:
         return 0
-    return max(int(encoded.target_T.argmax()) - 1, 0)
+    first = encoded.target_T
+    if encoded.weight_T is not None:
+        first = first & (encoded.weight_T == encoded.weight_T[encoded.target_T].max())
+    return max(int(first.argmax()) - 1, 0)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,14 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     name: str | None = None
 
+    @property
+    def written(self) -> str:
+        """The turn as plain text: what is said, then each call as a line of JSON."""
+        calls = (
+            f'{{"name":{json.dumps(c.name, ensure_ascii=False)},"arguments":{c.arguments}}}' for c in self.tool_calls
+        )
+        return "\n".join([*([self.content] if self.content.strip() or not self.tool_calls else []), *calls])
+
 
 @dataclass(frozen=True)
 class Row:
@@ -78,12 +87,12 @@ class Row:
 
     @property
     def reference(self) -> str:
-        """The last assistant message, or what stood in the gap: what a right answer is; empty if there is none."""
+        """The last assistant message, its calls as JSON, or what stood in the gap: what a right answer is."""
         if self.gap is not None and self.text is not None:
             return self.text[self.gap[0] : self.gap[1]]
         if self.messages is None or not self.messages or self.messages[-1].role != "assistant":
             return ""
-        return self.messages[-1].content
+        return self.messages[-1].written
 
 
 @dataclass(frozen=True)
