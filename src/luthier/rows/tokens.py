@@ -86,6 +86,14 @@ class Tokens:
             ids.append(self.eos_id)
         return ids
 
+    def ends(self, text: str) -> list[int]:
+        """Return where each token of raw text ends, in characters."""
+        self._backend.encode_special_tokens = True
+        try:
+            return [end for _, end in self._backend.encode(text, add_special_tokens=False).offsets]
+        finally:
+            self._backend.encode_special_tokens = False
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, special ones included."""
         return str(self._backend.decode([int(i) for i in ids], skip_special_tokens=False))
