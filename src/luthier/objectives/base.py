@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from luthier.ground.errors import BadInput
 from luthier.ground.registry import Registry
 from luthier.ground.spec import TrainSpec
 from luthier.models.architecture import Architecture
 from luthier.models.extension import Extension
+from luthier.rows.labels import LabelSet
 from luthier.rows.types import Encoded, Message, Pack, Row
 
 if TYPE_CHECKING:
@@ -35,16 +37,16 @@ class ObjectiveContext:
 
     Attributes:
         renderer: turns conversations into tokens; None where rows come encoded.
-        labels: of a classification task.
-        labels_kind: one label a row, any number of them, or a number.
+        labels: of a classification task: what its answers may be.
+        instruction: what the model is told beside each text in training; kept with what is trained.
         config: of the base model; None where nothing depends on it.
         extensions: what the task puts into the base model, whatever the objective.
     """
 
     renderer: Renderer | None
     train: TrainSpec = TrainSpec()
-    labels: tuple[str, ...] = ()
-    labels_kind: Literal["single", "multi", "regression"] = "single"
+    labels: LabelSet | None = None
+    instruction: str = ""
     architecture: Architecture = "decoder"
     config: PretrainedConfig | None = None
     extensions: tuple[Extension, ...] = ()
@@ -56,10 +58,12 @@ class Objective(ABC):
     Attributes:
         answers: what the trained model gives: text that it writes, a label, or only the likelihood of text.
         extensions: what is put into the base model before the adapter, the task's first.
+        window: the most tokens of a row that the model can read; None if the objective knows of no limit.
     """
 
     name: ClassVar[str]
     answers: ClassVar[Answers] = "text"
+    window: int | None = None
 
     def __init__(self, context: ObjectiveContext) -> None:
         self.context = context
@@ -95,7 +99,7 @@ ObjectiveMaker = Callable[[ObjectiveContext], Objective]
 OBJECTIVES: Registry[ObjectiveMaker] = Registry(
     "luthier.objectives",
     "objective",
-    modules=("luthier.objectives.sft",),
+    modules=("luthier.objectives.classify", "luthier.objectives.sft",),
     missing=lambda entry: None if callable(entry) else "it must be a class or function that takes an ObjectiveContext",
 )
 
@@ -106,4 +110,12 @@ def make_objective(name: str, context: ObjectiveContext) -> Objective:
     Raises:
         BadInput: no objective has this name, or it cannot be had for this model or task.
     """
-    return OBJECTIVES.get(name)(context)
+    made = OBJECTIVES.get(name)(context)
+    if context.architecture == "encoder" and made.answers != "label":
+        kind = f" ({context.config.model_type})" if context.config is not None else ""
+        raise BadInput(
+            f"the model is an encoder{kind}, which reads and cannot write, and the objective {name} needs one that writes",
+            where="model",
+            fix="set train.objective: classify, or choose another model",
+        )
+    return made

@@ -42,6 +42,8 @@ PLAIN = (
     "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
 )
 
+TEXTS = "{%- for message in messages -%}{{ message.content + '\\n' }}{%- endfor -%}"
+
 _USER, _ANSWER, _SYSTEM = "quinceuser", "quinceanswer", "quincesystem"  # words that no template treats specially
 
 
@@ -248,6 +250,14 @@ class Renderer:
         if not ids:
             raise RowRefused("empty_row", "the text has no tokens", where=row.place, fix="delete the row")
         return _encoded(row, ids, [True] * len(ids))
+
+
+def text_renderer(tokenizer: Any) -> Renderer:
+    """Return a renderer for a model that reads texts and writes nothing, and so has no template."""
+    renderer = Renderer(tokenizer, chat_template=TEXTS)
+    renderer.template = "none: each text alone"
+    renderer.warnings.clear()  # they are of templates
+    return renderer
 
 
 def _encoded(row: Row, ids: Sequence[int], target: Sequence[bool]) -> Encoded:

@@ -42,10 +42,11 @@ from luthier.retrieval.embed import Embedder, SentenceEmbedder
 from luthier.retrieval.index import build_index
 from luthier.retrieval.search import open_index
 from luthier.rows.compose import Prompt, compose
+from luthier.rows.labels import LabelSet, find_labels
 from luthier.rows.read import ReadResult, joined, read_rows
 from luthier.rows.sheet import truth_sheet
 from luthier.rows.split import sample_rows
-from luthier.rows.template import Renderer
+from luthier.rows.template import Renderer, text_renderer
 from luthier.rows.types import Row
 from luthier.verbs.runs import runs_folder
 
@@ -162,6 +163,8 @@ class Workbench:
     @cached_property
     def renderer(self) -> Renderer:
         """The one render function that the check, training and generation share."""
+        if architecture_of(self.config) == "encoder":
+            return text_renderer(load_tokenizer(self.found))
         return Renderer(load_tokenizer(self.found), stop_ids=stop_ids(self.found))
 
     @cached_property
@@ -176,13 +179,25 @@ class Workbench:
         context = ObjectiveContext(
             renderer=self.renderer,
             train=spec.train,
-            labels=spec.labels,
-            labels_kind=spec.labels_kind,
+            labels=self.labels if spec.train.objective == "classify" else None,
+            instruction=self.train_prompt.instruction,
             architecture=architecture_of(self.config),
             config=self.config,
             extensions=self._extensions(),
         )
         return make_objective(spec.train.objective, context)
+
+    @cached_property
+    def labels(self) -> LabelSet:
+        """What the task's answers may be: the labels that it lists, or those of its training rows."""
+        result, count = self.read("train"), self.spec.data.sample.train
+        rows = result.rows if result is not None else []
+        if count is not None:
+            rows = sample_rows(rows, count, seed=self.spec.compare.seed)
+        found = find_labels(self.spec.labels_kind, self.spec.labels, rows)
+        if not found.listed and found.labels:
+            self.tell({"kind": "labels", "text": f"labels of the training rows: {', '.join(found.labels)}"})
+        return found
 
     def _extensions(self) -> tuple[Extension, ...]:
         """Return what the task puts into the base model, whatever the objective."""
