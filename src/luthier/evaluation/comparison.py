@@ -69,7 +69,7 @@ def declared_pairs(dev_scores: Mapping[str, float | None]) -> list[tuple[str, st
     prompt − base, rag − prompt, finetuned − prompt, and finetuned+rag − the better of rag and finetuned on dev (rag
     when dev does not say, since it needs no training).
     """
-    pairs = [("prompt", "base"), ("rag", "prompt"), ("finetuned", "prompt")]
+    pairs = [("prompt", "base"), ("rag", "prompt"), ("finetuned", "prompt"), ("finetuned", "majority")]
     rivals = [name for name in ("rag", "finetuned") if name in dev_scores]
     if rivals:
         pairs.append(("finetuned+rag", max(rivals, key=lambda name: dev_scores[name] or 0.0)))

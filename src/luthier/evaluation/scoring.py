@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from luthier.evaluation.metrics.base import Metric, MetricContext, score_item
@@ -110,6 +110,12 @@ def score_answers(
     return [_score(item, answer, metric, context) for item, answer in zip(items, answers, strict=True)]
 
 
+def context_of(item: Item, context: MetricContext) -> MetricContext:
+    """Return what the metric is told of this item: for a text with a gap, what stands around it too."""
+    gap, text = item.row.gap, item.row.text
+    return context if gap is None or text is None else replace(context, before=text[: gap[0]], after=text[gap[1] :])
+
+
 def mean_score(scores: Sequence[ItemScore]) -> float:
     """Return the mean score of all items; 0 without items."""
     return sum(score.score for score in scores) / len(scores) if scores else 0.0
@@ -122,7 +128,7 @@ def write_items(path: Path, runs: Sequence[SystemRun]) -> None:
 
 
 def _score(item: Item, answer: Answer, metric: Metric, context: MetricContext) -> ItemScore:
-    score = score_item(metric, item.id, answer.text, item.reference, context)
+    score = score_item(metric, item.id, answer.text, item.reference, context_of(item, context))
     held = facts_in(item, answer.passages, metric, context)
     cause = cause_of(score, answer, binary=metric.binary, facts_in_passages=held)
     failed = answer.text is None
@@ -140,6 +146,7 @@ def _score(item: Item, answer: Answer, metric: Metric, context: MetricContext) -
 
 def _line(system: str, score: ItemScore) -> dict[str, object]:
     answer = score.answer
+    chances = {} if answer.probabilities is None else {"probabilities": dict(answer.probabilities)}
     return {
         "id": score.id,
         "system": system,
@@ -153,4 +160,5 @@ def _line(system: str, score: ItemScore) -> dict[str, object]:
         "parts": dict(score.parts),
         "passages": [passage.id for passage in answer.passages],
         "facts_in_passages": score.facts_in_passages,
+        **chances,
     }

@@ -9,7 +9,7 @@ system scores nothing and chooses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -34,6 +34,7 @@ TITLES = {
     "finetuned": "finetuned",
     "finetuned+rag": "finetuned + passages",
     "endpoint": "remote endpoint",
+    "majority": "majority of the training rows",
 }
 
 
@@ -53,7 +54,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a system said to one item; `text` is None when it failed, and `cause` says why."""
+    """What a system said to one item; `text` is None when it failed, and `cause` says why.
+
+    `probabilities` are those of the labels, where the system knows them.
+    """
 
     text: str | None
     seconds: float
@@ -62,6 +66,7 @@ class Answer:
     finish: Finish = "end"
     cause: str | None = None
     passages: tuple[Passage, ...] = ()
+    probabilities: Mapping[str, float] | None = None
 
 
 Passages = Callable[[Sequence[Item]], list[list[Passage]]]
@@ -83,6 +88,10 @@ class System(Protocol):
     def answer(self, items: Sequence[Item], tell: Tell = silent) -> list[Answer]: ...
 
     def cost(self, answers: Sequence[Answer]) -> float | None: ...
+
+
+TrainedSystem = Callable[[str, Passages | None], System]
+"""Makes a system of a trained model that names labels instead of writing."""
 
 
 class LocalSystem:
@@ -176,15 +185,17 @@ class SystemContext:
     """What the named systems are made of.
 
     Attributes:
-        ask: how the base model is asked.
+        generator, ask: what writes with the base model, and how it is asked; None for a model that cannot write.
         trained_ask: how the trained model is asked.
         trained_generator: what writes with the trained model, whose tokens may be more.
         passages_prompt: the best prompt as it is asked with passages: its worked examples show theirs too.
         adapter: makes the context in which a trained adapter answers, by the system's name.
+        trained: makes a trained system that does not write, of its name and its passages.
+        majority: what gives the same answer to all items.
     """
 
-    generator: Generator
-    ask: Ask
+    generator: Generator | None
+    ask: Ask | None
     settings: Settings
     own_prompt: Prompt
     best_prompt: Prompt
@@ -196,6 +207,8 @@ class SystemContext:
     endpoint: EndpointSpec | None = None
     trained_ask: Ask | None = None
     trained_generator: Generator | None = None
+    trained: TrainedSystem | None = None
+    majority: System | None = None
 
 
 SystemFactory = Callable[[SystemContext], System]
@@ -232,6 +245,12 @@ def finetuned_rag(context: SystemContext) -> System:
     return _adapted("finetuned+rag", context, _needed(context.train_passages, "finetuned+rag", "documents"))
 
 
+@SYSTEMS.register("majority")
+def majority(context: SystemContext) -> System:
+    """The commonest label of the training rows, whatever the text."""
+    return _needed(context.majority, "majority", "labels")
+
+
 @SYSTEMS.register("endpoint")
 def endpoint(context: SystemContext) -> System:
     """A remote model with the prompt that was best on dev and, if the task has documents, passages."""
@@ -241,15 +260,18 @@ def endpoint(context: SystemContext) -> System:
 
 
 def _local(name: str, context: SystemContext, prompt: Prompt, passages: Passages | None) -> LocalSystem:
-    return LocalSystem(name, context.generator, context.ask, prompt, passages, context.settings)
+    generator = _needed(context.generator, name, "a model that writes")
+    return LocalSystem(name, generator, _needed(context.ask, name, "a model that writes"), prompt, passages, context.settings)
 
 
-def _adapted(name: str, context: SystemContext, passages: Passages | None) -> LocalSystem:
+def _adapted(name: str, context: SystemContext, passages: Passages | None) -> System:
+    if context.trained is not None:
+        return context.trained(name, passages)
     adapter = _needed(context.adapter, name, "a trained adapter")
     system = _local(name, context, context.train_prompt, passages)
     system.prepare = lambda: adapter(name)
-    system.ask = context.trained_ask or context.ask
-    system.generator = context.trained_generator or context.generator
+    system.ask = context.trained_ask or system.ask
+    system.generator = context.trained_generator or system.generator
     return system
 
 

@@ -118,6 +118,7 @@ class CheckResult(Result):
     on_long: str
     template: str  # "chat template of the model" or "plain text"
     views: list[RowView]
+    labels: dict[str, dict[str, int]] = Field(default_factory=dict)  # split -> label -> rows, of a classification task
     warnings: list[str]
     reasons: list[str]  # why `ok` is false
     ok: bool

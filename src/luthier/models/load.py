@@ -31,6 +31,7 @@ from luthier.models.quantized_loading import RoundToNearest
 from luthier.models.quiet import no_progress_bars
 
 Precision = Literal["bf16", "fp32"]
+_UNUSED = "pooler."  # of encoders: never read here, and many files lack it
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _LOADED: weakref.WeakKeyDictionary[nn.Module, tuple[Provenance, Path]] = weakref.WeakKeyDictionary()
 
@@ -142,10 +143,11 @@ def _read_weights(found: Found, rounding: RoundToNearest | None) -> PreTrainedMo
     except Exception as error:  # as above: a stranger's files
         raise BadInput(f"the model cannot be read ({_one_line(error)})", where=str(found.folder)) from error
     for fault in ("missing_keys", "mismatched_keys"):
-        if report[fault]:
-            name = sorted(map(str, report[fault]))[0]
+        names = sorted(name for name in map(str, report[fault]) if not name.startswith(_UNUSED))
+        if names:
+            name = names[0]
             raise BadInput(
-                f"{len(report[fault])} weights do not fit the config ({fault.removesuffix('_keys')}: {name})",
+                f"{len(names)} weights do not fit the config ({fault.removesuffix('_keys')}: {name})",
                 where=str(found.folder),
             )
     return model

@@ -99,7 +99,7 @@ ObjectiveMaker = Callable[[ObjectiveContext], Objective]
 OBJECTIVES: Registry[ObjectiveMaker] = Registry(
     "luthier.objectives",
     "objective",
-    modules=("luthier.objectives.classify", "luthier.objectives.sft",),
+    modules=("luthier.objectives.classify", "luthier.objectives.infill", "luthier.objectives.sft",),
     missing=lambda entry: None if callable(entry) else "it must be a class or function that takes an ObjectiveContext",
 )
 

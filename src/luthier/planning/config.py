@@ -25,6 +25,7 @@ from luthier.ground.cache import cache_root
 from luthier.ground.errors import BadInput, nearest
 from luthier.ground.events import Tell, silent
 from luthier.ground.files import expanded
+from luthier.models.architecture import architecture_of
 from luthier.models.find import find_model
 from luthier.models.folder import read_json_file
 from luthier.models.hub import fetch_config, looks_like_hub_id
@@ -34,22 +35,25 @@ from luthier.models.quiet import no_progress_bars
 _NOT_FACTS = ("auto_map", "quantization_config", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 
 
-def read_config(name: str, folder: Path | None = None, tell: Tell = silent) -> tuple[PretrainedConfig, str]:
+def read_config(
+    name: str, folder: Path | None = None, tell: Tell = silent, *, encoders: bool = False
+) -> tuple[PretrainedConfig, str]:
     """Return the config of a causal or encoder-decoder language model, and where it came from in a few words.
 
     Args:
         name: a preset, a folder, a .json file, a GGUF file, or a hub id.
         folder: what a relative path is relative to (default: the working directory).
+        encoders: take models that only read, too.
 
     Raises:
         BadInput: there is no such model, the file is no config, or its architecture is not a language model's or not
             known to transformers.
     """
     path, source = _config_file(name, ((folder or Path()) / expanded(name)).absolute(), tell)
-    return config_from(read_json_file(path), where=name, tell=tell), source
+    return config_from(read_json_file(path), where=name, tell=tell, encoders=encoders), source
 
 
-def config_from(facts: dict[str, Any], *, where: str, tell: Tell = silent) -> PretrainedConfig:
+def config_from(facts: dict[str, Any], *, where: str, tell: Tell = silent, encoders: bool = False) -> PretrainedConfig:
     """Return the config that the content of a config.json stands for; errors as those of `read_config`."""
     model_type = facts.get("model_type")
     if not isinstance(model_type, str):
@@ -59,6 +63,8 @@ def config_from(facts: dict[str, Any], *, where: str, tell: Tell = silent) -> Pr
     if facts.get("quantization_config"):
         tell({"kind": "model", "text": f"{where}: stored quantised; planned as the precision that is asked for"})
     config = _built(model_type, {key: value for key, value in facts.items() if key not in _NOT_FACTS}, where)
+    if encoders and architecture_of(config) == "encoder":
+        return config
     return _language_part(config, where, tell)
 
 

@@ -76,15 +76,27 @@ def _findings(result: CheckResult) -> Table:
     return facts(
         [
             *lengths,
+            *((f"labels, {split}", labels_line(counts)) for split, counts in result.labels.items() if counts),
             *((f"repeats, {split}", _found(found)) for split, found in result.duplicates.items()),
             *((f"overlap, {pair}", _found(found)) for pair, found in result.overlap.items()),
             ("contradictions", many(len(result.conflicts), "pair") + " with the same input and another output"),
             ("without target", many(lost, "row")),
-            ("end token", f"{result.end_token or 'none'}, {'trained' if result.end_token_trained else 'NOT trained'}"),
+            *([] if result.labels else [("end token", _end_token(result))]),
             ("limit", f"{count(result.max_length)} tokens; longer rows: {result.on_long}"),
             ("rendered with", result.template),
         ]
     )
+
+
+def labels_line(counts: dict[str, int]) -> str:
+    """Return how many rows have each label: `card 40, loan 12`."""
+    shown = [f"{label} {count(rows)}" for label, rows in counts.items()]
+    more = f" and {len(shown) - 12} more labels" if len(shown) > 12 else ""
+    return ", ".join(shown[:12]) + more
+
+
+def _end_token(result: CheckResult) -> str:
+    return f"{result.end_token or 'none'}, {'trained' if result.end_token_trained else 'NOT trained'}"
 
 
 def _found(found: Duplicates) -> str:

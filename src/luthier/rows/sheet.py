@@ -131,7 +131,7 @@ def _split_sheet(
             dropped += 1
         else:
             cut += fitted.cut > 0
-            sheet.unended += not _ends(fitted, renderer)
+            sheet.unended += fitted.label_L is None and not _ends(fitted, renderer)
             sheet.kept.append(fitted)
     sheet.counts = RowCounts(
         read=result.read,

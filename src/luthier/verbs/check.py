@@ -29,7 +29,8 @@ def check(task: Task | str | Path, *, out: str | Path | None = None, tell: Tell 
     task = task if isinstance(task, Task) else load_task(task)
     with open_run(task, "check", out, tell) as run:
         bench = Workbench(task, run.tell)
-        _ = bench.metric, bench.metric_context, system_names(task)  # a wrong name or schema is told here, not later
+        _ = bench.metric, bench.metric_context  # a wrong name or schema is told here, not later
+        system_names(task, writes=bench.writes)
         result = bench.sheet
         run.finish(result)
     return result

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luthier.adapters.base import load_adapter, remove_adapter
+from luthier.evaluation.classifier import MajoritySystem
 from luthier.evaluation.comparison import compare_systems
 from luthier.evaluation.scoring import SystemRun, run_system, write_items
 from luthier.evaluation.sentences import headline
-from luthier.evaluation.systems import SYSTEMS, Item, System, SystemContext
+from luthier.evaluation.systems import SYSTEMS, Item, Passages, System, SystemContext, TrainedSystem
 from luthier.generation.endpoint import Endpoint
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
@@ -26,7 +27,9 @@ from luthier.ground.results import CompareResult, PromptResult, TrainResult
 from luthier.ground.task import Task, load_task
 from luthier.machine.describe import environment
 from luthier.models.extension import loaded_from
+from luthier.objectives.classify import Classification
 from luthier.rows.compose import Prompt, compose
+from luthier.verbs.classifying import classifier_system
 from luthier.verbs.prompt import chosen_prompt
 from luthier.verbs.runs import Run, open_run
 from luthier.verbs.train import train_system, trained
@@ -35,6 +38,7 @@ from luthier.verbs.workbench import SPLITS, Workbench
 PROMPTED = {"prompt", "rag", "endpoint"}
 RETRIEVING = {"rag", "finetuned+rag"}
 FINETUNED = {"finetuned", "finetuned+rag"}
+WRITING = {"base", "prompt", "rag"}
 
 
 def compare(task: Task | str | Path, *, out: str | Path | None = None, tell: Tell = silent) -> CompareResult:
@@ -49,24 +53,29 @@ def compare(task: Task | str | Path, *, out: str | Path | None = None, tell: Tel
     """
     task = task if isinstance(task, Task) else load_task(task)
     bench = Workbench(task, tell)
-    names = system_names(task)
+    names = system_names(task, writes=bench.writes)
     with open_run(task, "compare", out, tell) as run:
         result = _compare(bench, names, run)
         run.finish(result)
     return result
 
 
-def system_names(task: Task) -> list[str]:
+def system_names(task: Task, *, writes: bool = True) -> list[str]:
     """Return the systems to run: those that the task names, or all that it can run.
+
+    Args:
+        writes: whether the base model can write; an encoder only reads.
 
     Raises:
         BadInput: a named system is not known, or needs what the task has not.
     """
     spec = task.spec
     if not spec.compare.systems:
-        wanted = ["base"]
-        wanted += ["prompt"] if spec.data.dev else []
-        wanted += ["rag"] if spec.data.dev and spec.documents else []
+        classifies = bool(spec.labels) or spec.train.objective == "classify"
+        wanted = ["majority"] if classifies and spec.data.train else []
+        wanted += ["base"] if writes else []
+        wanted += ["prompt"] if writes and spec.data.dev else []
+        wanted += ["rag"] if writes and spec.data.dev and spec.documents else []
         wanted += ["finetuned"] if spec.data.train else []
         wanted += ["finetuned+rag"] if spec.data.train and spec.documents else []
         return wanted + (["endpoint"] if spec.endpoint else [])
@@ -75,7 +84,8 @@ def system_names(task: Task) -> list[str]:
         needs = {
             "data.dev": name in PROMPTED and not spec.data.dev,
             "documents": name in RETRIEVING and not spec.documents,
-            "data.train": name in FINETUNED and not spec.data.train,
+            "data.train": name in FINETUNED | {"majority"} and not spec.data.train,
+            "a model that writes": name in WRITING and not writes,
             "endpoint": name == "endpoint" and not spec.endpoint,
         }
         lacking = [key for key, missing in needs.items() if missing]
@@ -83,7 +93,7 @@ def system_names(task: Task) -> list[str]:
             raise BadInput(
                 f"the system {name} needs {' and '.join(lacking)}",
                 where=f"{task.path} (compare.systems)",
-                fix=f"set {lacking[0]}, or leave the system out",
+                fix=f"set {lacking[0]}, or leave the system out" if "." in lacking[0] else "leave the system out",
             )
     return list(dict.fromkeys(spec.compare.systems))
 
@@ -108,6 +118,8 @@ def _compare(bench: Workbench, names: Sequence[str], run: Run) -> CompareResult:
         )
     if spec.endpoint is not None and "endpoint" in names:
         Endpoint(spec.endpoint)  # a wrong address or a missing key is told before the work
+    if not bench.writes:
+        run.tell({"kind": "warning", "text": f"{spec.model} reads and cannot write: base, prompt and rag are left out"})
     items = bench.items("test")
     made = _make(bench, names)
     runs: list[SystemRun] = []
@@ -163,8 +175,8 @@ def _make(bench: Workbench, names: Sequence[str]) -> _Made:
         if name in FINETUNED:
             training[name] = trained(bench, counts[name]) or train_system(bench, counts[name])
     context = SystemContext(
-        generator=bench.generator(),
-        ask=bench.ask,
+        generator=bench.generator() if bench.writes else None,
+        ask=bench.ask if bench.writes else None,
         settings=bench.settings,
         own_prompt=own,
         best_prompt=best,
@@ -175,9 +187,21 @@ def _make(bench: Workbench, names: Sequence[str]) -> _Made:
         adapter=lambda name: _adapter(bench, Path(training[name].adapter)),
         endpoint=spec.endpoint,
         trained_ask=bench.objective.ask,
-        trained_generator=bench.trained_generator() if training else None,
+        trained_generator=bench.trained_generator() if training and bench.objective.answers == "text" else None,
+        trained=_classifier(bench, training) if isinstance(bench.objective, Classification) else None,
+        majority=MajoritySystem(bench.labels.commonest) if "majority" in names else None,
     )
     return _Made(result, training, context)
+
+
+def _classifier(bench: Workbench, training: dict[str, TrainResult]) -> TrainedSystem:
+    """Return what makes the systems that a trained head is."""
+
+    def make(name: str, passages: Passages | None) -> System:
+        folder = Path(training[name].adapter)
+        return classifier_system(bench, name, bench.train_prompt, passages, prepare=lambda: _adapter(bench, folder))
+
+    return make
 
 
 def _with_passages(bench: Workbench, prompt: Prompt) -> Prompt:

@@ -126,7 +126,7 @@ def task_question(
 ) -> Question:
     """Return what is asked about a task on a device, as its file says, without a limit of memory."""
     spec = bench.spec.train
-    config, _ = read_config(str(bench.found.folder), tell=bench.tell)
+    config, _ = read_config(str(bench.found.folder), tell=bench.tell, encoders=objective.answers == "label")
     shares = device.kind == "cpu" and shares_beginnings(spec, config.model_type)
     return Question(
         name=bench.spec.model,

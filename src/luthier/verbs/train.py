@@ -27,6 +27,7 @@ from luthier.ground.units import seconds_of
 from luthier.machine.describe import environment
 from luthier.models.load import LoadedModel
 from luthier.objectives.base import Objective
+from luthier.objectives.classify import Classification
 from luthier.planning.choose import applied
 from luthier.rows.types import Row
 from luthier.training.loop import PACK_TOKENS, train_rows
@@ -34,6 +35,7 @@ from luthier.training.optimizers.base import OPTIMIZERS
 from luthier.training.parallel.group import SOLO, Group, joined
 from luthier.training.parallel.launch import is_worker
 from luthier.training.precision import autocast_of, float32_products
+from luthier.verbs.classifying import classifier_system
 from luthier.verbs.encoding import encoded_rows
 from luthier.verbs.fitting import Fitted, fit
 from luthier.verbs.injection import injected
@@ -200,6 +202,9 @@ def _saver(bench: Workbench, objective: Objective, kind: AdapterKind, loaded: Lo
 def _scorer(bench: Workbench, loaded: LoadedModel, dev: Sequence[Row], passages: int) -> Callable[[], float]:
     chosen = list(dev[: bench.spec.train.metric_items])
     items = [Item.of(row) for row in chosen]
+    if isinstance(bench.objective, Classification):
+        head = classifier_system(bench, "dev", bench.train_prompt, bench.retriever(passages), loaded=loaded)
+        return lambda: bench.mean_score(head.answer(items), items)
     system = LocalSystem(
         "dev",
         Generator(loaded.model, bench.objective.renderer.tokenizer, bench.objective.renderer.end_ids),

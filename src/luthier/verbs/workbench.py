@@ -21,7 +21,7 @@ from transformers import PretrainedConfig
 
 from luthier.evaluation.metrics.base import Metric, MetricContext, check_references
 from luthier.evaluation.metrics.load import load_metric
-from luthier.evaluation.scoring import mean_score, score_answers
+from luthier.evaluation.scoring import context_of, mean_score, score_answers
 from luthier.evaluation.systems import Answer, Ask, Item, Passages
 from luthier.generation.engine import Generator
 from luthier.generation.settings import Settings
@@ -42,6 +42,7 @@ from luthier.retrieval.embed import Embedder, SentenceEmbedder
 from luthier.retrieval.index import build_index
 from luthier.retrieval.search import open_index
 from luthier.rows.compose import Prompt, compose
+from luthier.rows.label_sheet import with_labels
 from luthier.rows.labels import LabelSet, find_labels
 from luthier.rows.read import ReadResult, joined, read_rows
 from luthier.rows.sheet import truth_sheet
@@ -126,7 +127,9 @@ class Workbench:
             BadInput: a reference cannot be scored, or there is none.
         """
         items = [Item.of(row) for row in self.rows(split)]
-        check_references(self.metric, [(item.row.place, item.reference) for item in items], self.metric_context)
+        for item in items:
+            about = context_of(item, self.metric_context)
+            check_references(self.metric, [(item.row.place, item.reference)], about)
         return items
 
     @cached_property
@@ -134,16 +137,26 @@ class Workbench:
         """The data truth sheet of all splits."""
         self.tell({"kind": "stage", "text": "checking the data"})
         train = self.spec.train
-        return truth_sheet(
+        splits = {split: result for split in SPLITS if (result := self.read(split)) is not None}
+        sheet = truth_sheet(
             self.spec.name,
-            {split: result for split in SPLITS if (result := self.read(split)) is not None},
+            splits,
             self.objective.renderer,
             encode=self.objective.encode,
             prompt_of=self.training_row,
-            max_length=train.max_length,
+            max_length=self.max_length,
             on_long=train.on_long,
             on_bad=self.spec.data.on_bad,
         )
+        if self.objective.answers != "label":
+            return sheet
+        return with_labels(sheet, self.labels, {split: result.rows for split, result in splits.items()})
+
+    @property
+    def max_length(self) -> int:
+        """The longest row that is trained, in tokens: what the task allows, and the model can read."""
+        window = self.objective.window
+        return self.spec.train.max_length if window is None else min(self.spec.train.max_length, window)
 
     def data_key(self, *splits: Split) -> dict[str, str]:
         """Return a hash of the usable rows of each split that the task names."""
@@ -171,6 +184,11 @@ class Workbench:
     def config(self) -> PretrainedConfig:
         """The base model's config."""
         return load_config(self.found)
+
+    @property
+    def writes(self) -> bool:
+        """Whether the base model can write; an encoder only reads."""
+        return architecture_of(self.config) != "encoder"
 
     @cached_property
     def objective(self) -> Objective:
