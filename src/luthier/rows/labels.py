@@ -66,7 +66,9 @@ class LabelSet:
             if name not in self.labels:
                 never = "is never seen in training" if not self.listed else "is not among the task's labels"
                 known = ", ".join(self.labels[:20])
-                raise LabelFault("unknown_label", f'the label "{name[:60]}" {never}{nearest(name, self.labels)}: {known}')
+                raise LabelFault(
+                    "unknown_label", f'the label "{name[:60]}" {never}{nearest(name, self.labels)}: {known}'
+                )
         return names
 
     def numbers_of(self, answer: str) -> FloatArray:
@@ -205,5 +207,7 @@ def _list_of(answer: str) -> list[str]:
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise LabelFault("bad_label", f'the label "{answer[:60]}" is not a JSON list of names, and labels_kind is multi')
+        raise LabelFault(
+            "bad_label", f'the label "{answer[:60]}" is not a JSON list of names, and labels_kind is multi'
+        )
     return names
