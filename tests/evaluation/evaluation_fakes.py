@@ -56,7 +56,7 @@ class FakeRenderer:
         return [ord(character) for character in text]
 
     def ask(self, row: Row) -> list[int]:
-        return self.encode_prompt(row.messages or ())
+        return self.encode_prompt(row.messages or (Message("user", row.input),))
 
 
 class FakeGenerator:

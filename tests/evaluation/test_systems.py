@@ -43,7 +43,7 @@ def test_passages_are_put_before_the_input_and_kept_with_the_answer() -> None:
     system = LocalSystem(
         "rag",
         generator,
-        FakeRenderer(),
+        FakeRenderer().ask,
         Prompt(),
         lambda some: [[make_passage(f"for {i.id}")] for i in some],
         Settings(),
@@ -61,9 +61,8 @@ def test_one_item_that_cannot_be_rendered_fails_alone() -> None:
         Item.of(make_row("2", "refuse me", "b")),
         Item.of(make_row("3", "ok", "c")),
     ]
-    answers = LocalSystem("base", FakeGenerator(str.upper), FakeRenderer().ask, Prompt(), None, Settings()).answer(
-        items
-    )
+    system = LocalSystem("base", FakeGenerator(str.upper), FakeRenderer().ask, Prompt(), None, Settings())
+    answers = system.answer(items)
     assert [a.text for a in answers] == ["USER: FINE", None, "USER: OK"]
     assert answers[1].cause == "the template refuses this" and answers[1].finish == "failed"
 

@@ -143,7 +143,7 @@ class _Double(SupervisedFinetuning):
 )
 def test_the_kit_refuses(broken: type[SupervisedFinetuning], sentence: str) -> None:
     with pytest.raises(AssertionError, match=sentence):
-        check_objective(broken(LetterRenderer()), tiny_gpt2(), ROWS, reference=cross_entropy_in_numpy)  # type: ignore[arg-type]
+        check_objective(broken(ObjectiveContext(LetterRenderer())), tiny_gpt2(), ROWS, reference=cross_entropy_in_numpy)  # type: ignore[arg-type]
 
 
 def _sft() -> SupervisedFinetuning:

@@ -115,6 +115,7 @@ def training(name: str = "finetuned+rag", **changes: Any) -> TrainResult:
             grad_norm=0.8,
             tokens=2048 * step,
             target_tokens=260 * step,
+            weight=260 * step,
             seconds=4.4 * step,
         )
         for step in range(1, steps + 1)

@@ -148,7 +148,7 @@ def test_loss_curve_is_read_back() -> None:
 
 def test_loss_that_is_no_number_is_left_out() -> None:
     bad = StepRecord(
-        step=2, loss=float("nan"), learning_rate=0.0, grad_norm=0.0, tokens=1, target_tokens=1, seconds=1.0
+        step=2, loss=float("nan"), learning_rate=0.0, grad_norm=0.0, tokens=1, target_tokens=1, weight=1.0, seconds=1.0
     )
     good = bad.model_copy(update={"step": 1, "loss": 1.0})
     root = parsed(loss_figure(samples.training(history=[good, bad, good], evals=[EvalRecord(step=1, dev_loss=None)])))

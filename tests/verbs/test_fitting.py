@@ -19,8 +19,9 @@ from luthier.planning.levers import written_keys
 from luthier.planning.question import Question
 from luthier.rows.types import Encoded
 from luthier.verbs import fitting
-from luthier.verbs.encoding import encoded_rows, train_key
+from luthier.verbs.encoding import encoded_rows
 from luthier.verbs.fitting import Fitted, fit
+from luthier.verbs.train import train_key
 from luthier.verbs.workbench import Workbench
 from tests.verbs.steady import BASELINE, PROCESSOR, make_steady
 

@@ -67,18 +67,18 @@ def _check_sums(
 ) -> None:
     """Any cut gives the same loss, count, norm and update; rows that come twice double the sums, not the gradient."""
     whole, after = _one_step(make_step, objective, [one_pack(rows)])
-    assert whole.count == sum(row.target_tokens for row in rows), f"counts {whole.count} targets"
+    assert whole.count == sum(row.target_tokens for row in rows), f"counts {whole.count:g} targets"
     if reference is not None:
         _assert_close(whole.loss_sum / whole.count, reference[0], tolerance, "the mean loss, against the reference,")
         _assert_close(whole.grad_norm, reference[1], tolerance, "the norm of its gradient, against the reference,")
     for name, packs in _cuts(rows).items():
         cut, after_cut = _one_step(make_step, objective, packs)
-        assert cut.count == whole.count, f"{name}: counts {cut.count} targets instead of {whole.count}"
+        assert cut.count == whole.count, f"{name}: counts {cut.count:g} targets instead of {whole.count}"
         _assert_close(cut.loss_sum, whole.loss_sum, tolerance, f"{name}: the loss")
         _assert_close(cut.grad_norm, whole.grad_norm, tolerance, f"{name}: the gradient's norm")
         _assert_close(after_cut, after, 10 * tolerance, f"{name}: the loss after the step")
     twice, after_twice = _one_step(make_step, objective, [one_pack(rows)] * 2)
-    assert twice.count == 2 * whole.count, f"rows twice: counts {twice.count} targets"
+    assert twice.count == 2 * whole.count, f"rows twice: counts {twice.count:g} targets"
     _assert_close(twice.loss_sum, 2 * whole.loss_sum, tolerance, "rows twice: the loss")
     _assert_close(twice.grad_norm, whole.grad_norm, tolerance, "rows twice: the norm of the mean gradient")
     _assert_close(after_twice, after, 10 * tolerance, "rows twice: the loss after the step")
@@ -107,7 +107,7 @@ def _check_evaluation(make_step: MakeStep, objective: Objective, rows: Sequence[
         loss, count = step.evaluate(packs)
         assert (loss, count) == step.evaluate(packs), "evaluating twice gives two results"
         _assert_close(step.evaluate([one_pack(rows)])[0], loss, tolerance, "evaluating in one pack: the loss")
-        assert count == sum(row.target_tokens for row in rows), f"evaluating counts {count} targets"
+        assert count == sum(row.target_tokens for row in rows), f"evaluating counts {count:g} targets"
         _assert_equal(_state(step), before, "evaluating changes")
         assert step.run(packs, RATE) == undisturbed, "evaluating changes the next step"
 
