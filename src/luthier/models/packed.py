@@ -32,6 +32,7 @@ from luthier.models.attention import pack_attention
 from luthier.models.kernels.varlen import Heads
 from luthier.models.quiet import no_progress_bars
 from luthier.models.segments import Segments
+from luthier.models.widened import rows_of
 
 
 class Body(Protocol):
@@ -124,6 +125,11 @@ class Head:
         """Return the logits [N, V]."""
         logits_NV = self.uncapped(hidden_ND)
         return torch.tanh(logits_NV / self.cap) * self.cap if self.cap else logits_NV
+
+    @property
+    def rows(self) -> list[Tensor]:
+        """The matrices whose rows, one after the other, give the logits: one, unless the vocabulary was widened."""
+        return rows_of(self.linear)
 
     def uncapped(self, hidden_ND: Tensor) -> Tensor:
         """Return the logits before the soft cap."""

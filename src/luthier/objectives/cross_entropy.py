@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy
 from luthier.models.kernels.rowwise import softmax_loss
 from luthier.models.packed import Head
 from luthier.models.planned import device_type
+from luthier.models.widened import WidenedHead
 
 CHUNK_ROWS = 128  # fastest measured for a 49k vocabulary on CPU: the chunk's logits stay near the cache
 _ADDED_ROWS = 4096
@@ -116,8 +117,7 @@ def _in_place_chunk(
     head: Head, hidden_CD: Tensor, targets_C: Tensor, weights_C: Tensor | None, trained: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Return loss, gradient of the hidden states and of what is trained; the logits' memory becomes their gradient."""
-    weight_VD = head.linear.weight
-    assert isinstance(weight_VD, Tensor)
+    rows = head.rows
     logits_CV = head.uncapped(hidden_CD)
     losses_C = softmax_loss(logits_CV, targets_C, head.cap)
     if weights_C is not None:
@@ -126,8 +126,15 @@ def _in_place_chunk(
     loss = losses_C.sum()
     if head.divisor != 1.0:
         logits_CV.div_(head.divisor)
-    of_head = [torch.mm(logits_CV.t(), hidden_CD) if tensor.ndim == 2 else logits_CV.sum(0) for tensor in trained]
-    return loss, torch.mm(logits_CV, weight_VD), of_head
+    of_rows = torch.split(logits_CV, [len(part) for part in rows], dim=1)
+    gradient_CD = torch.mm(of_rows[0], rows[0])
+    for of_part, part in zip(of_rows[1:], rows[1:], strict=True):
+        gradient_CD.addmm_(of_part, part.to(hidden_CD.dtype))
+    own = {id(part): of_part for part, of_part in zip(rows, of_rows, strict=True)}
+    of_head = [
+        torch.mm(own[id(tensor)].t(), hidden_CD) if tensor.ndim == 2 else logits_CV.sum(0) for tensor in trained
+    ]
+    return loss, gradient_CD, of_head
 
 
 def _autograd_chunk(
@@ -142,7 +149,7 @@ def _autograd_chunk(
 
 def _is_plain(head: Head, hidden_ND: Tensor) -> bool:
     """Whether the head is a linear layer in the hidden states' own precision, float32 or bfloat16."""
-    if type(head.linear) is not nn.Linear or torch.is_autocast_enabled(device_type(hidden_ND.device)):
+    if type(head.linear) not in (nn.Linear, WidenedHead) or torch.is_autocast_enabled(device_type(hidden_ND.device)):
         return False
     return hidden_ND.dtype == head.linear.weight.dtype and hidden_ND.dtype in (torch.float32, torch.bfloat16)
 
