@@ -8,7 +8,7 @@ import time
 import pytest
 
 from luthier.ground.errors import BadInput
-from luthier.rows.sandbox import TemplateFault, render, try_render
+from luthier.rows.sandbox import Job, TemplateFault, render, try_render
 from luthier.rows.template import Renderer
 from rows.conftest import make_tokenizer
 from rows.families import CHATML
@@ -50,19 +50,19 @@ ATTACKS = {
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_an_attack_is_refused_in_time(name: str) -> None:
     started = time.process_time() + os.times().children_user
-    [result] = try_render(f"attack-{name}", ATTACKS[name], {}, [(USER, False)])
+    [result] = try_render(f"attack-{name}", ATTACKS[name], {}, [Job(USER, False)])
     assert isinstance(result, TemplateFault), result
     assert "template" in result.sentence
     # processor time of this process and its ended children: the limit of one render and the start of a new child
     assert time.process_time() + os.times().children_user - started < 1.0
-    assert render("fine", "{{ messages[0].content }}", {}, [(USER, False)]) == ["hi"]
+    assert render("fine", "{{ messages[0].content }}", {}, [Job(USER, False)]) == ["hi"]
 
 
 @pytest.mark.parametrize(
     "name", ["huge_product", "huge_list", "doubling", "long_output", "wide_format", "wide_justify"]
 )
 def test_memory_is_the_reason(name: str) -> None:
-    [result] = try_render(f"memory-{name}", ATTACKS[name], {}, [(USER, False)])
+    [result] = try_render(f"memory-{name}", ATTACKS[name], {}, [Job(USER, False)])
     assert isinstance(result, TemplateFault) and result.kind == "memory"
 
 
@@ -74,7 +74,7 @@ def test_a_renderer_is_not_made_of_an_attack() -> None:
 def test_an_attack_that_waits_for_a_word_is_refused_when_the_word_comes() -> None:
     source = "{% if messages[0].content == 'bomb' %}{{ 'a' * 900000000 }}{% else %}ok{% endif %}"
     bomb = [{"role": "user", "content": "bomb"}]
-    first, second = try_render("waits", source, {}, [(USER, False), (bomb, False)])
+    first, second = try_render("waits", source, {}, [Job(USER, False), Job(bomb, False)])
     assert first == "ok"
     assert second == TemplateFault("memory", "MemoryError")
 
@@ -87,13 +87,13 @@ def test_what_published_templates_expect_is_there() -> None:
         "{{ strftime_now('%Y') }}{{ '  x ' | trim }}{% set n = namespace(a=1) %}{% set n.a = 2 %}{{ n.a }}"
     )
     messages = [{"role": "user", "content": "Grüße <b>"}, {"role": "user", "content": "no"}]
-    assert render("features", source, {"bos_token": "<s>"}, [(messages, False)]) == [
+    assert render("features", source, {"bos_token": "<s>"}, [Job(messages, False)]) == [
         '<s>{"role": "user", "content": "Grüße <b>"}2[1, 2]2025x2'
     ]
 
 
 def test_raise_exception_is_told_as_the_refusal_of_a_conversation() -> None:
-    [fault] = try_render("raises", "{{ raise_exception('roles must alternate') }}", {}, [(USER, False)])
+    [fault] = try_render("raises", "{{ raise_exception('roles must alternate') }}", {}, [Job(USER, False)])
     assert isinstance(fault, TemplateFault) and fault.kind == "refused"
     assert "roles must alternate" in fault.sentence
 
@@ -101,13 +101,13 @@ def test_raise_exception_is_told_as_the_refusal_of_a_conversation() -> None:
 def test_the_child_can_be_killed_and_comes_back() -> None:
     from luthier.rows import sandbox
 
-    assert render("kill", "a", {}, [(USER, False)]) == ["a"]
+    assert render("kill", "a", {}, [Job(USER, False)]) == ["a"]
     sandbox._CHILDREN[0].process.kill()
     sandbox._CHILDREN[0].process.wait()
-    assert render("kill", "a", {}, [(USER, False)]) == ["a"]
+    assert render("kill", "a", {}, [Job(USER, False)]) == ["a"]
 
 
 def test_a_large_row_is_rendered() -> None:
     large = [{"role": "user", "content": "word " * 400_000}]
-    [text] = render("large", "{{ messages[0].content | trim }}", {}, [(large, False)])
+    [text] = render("large", "{{ messages[0].content | trim }}", {}, [Job(large, False)])
     assert text == large[0]["content"].strip()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from luthier.ground.errors import BadInput
 from luthier.rows.types import Message
@@ -23,19 +23,35 @@ Literals = list[tuple[int, int]]  # character ranges
 
 @dataclass(frozen=True)
 class Protected:
-    """Messages to be rendered; `marks` is the opening and the closing character, or None if nothing was wrapped."""
+    """What is to be rendered; `marks` is the opening and the closing character, or None if nothing was wrapped."""
 
     messages: tuple[Message, ...]
+    tools: str | None = None
     marks: tuple[str, str] | None = None
 
 
-def protect(messages: Sequence[Message], controls: re.Pattern[str] | None) -> Protected:
-    """Wrap every special token that stands in a message."""
-    if controls is None or not any(controls.search(message.content) for message in messages):
-        return Protected(tuple(messages))
-    opening, closing = _unused("".join(message.content for message in messages))
-    wrapped = (Message(m.role, controls.sub(rf"{opening}\g<0>{closing}", m.content)) for m in messages)
-    return Protected(tuple(wrapped), (opening, closing))
+def protect(messages: Sequence[Message], controls: re.Pattern[str] | None, tools: str | None = None) -> Protected:
+    """Wrap every special token that stands in a message, in a call of it, or in the description of a tool."""
+    texts = [text for message in messages for text in _texts(message)] + [tools or ""]
+    if controls is None or not any(controls.search(text) for text in texts):
+        return Protected(tuple(messages), tools)
+    opening, closing = _unused("".join(texts))
+    wrapping = rf"{opening}\g<0>{closing}"
+    wrapped = tuple(_wrapped(message, controls, wrapping) for message in messages)
+    return Protected(wrapped, None if tools is None else controls.sub(wrapping, tools), (opening, closing))
+
+
+def _texts(message: Message) -> list[str]:
+    return [message.content, message.name or "", *(part for c in message.tool_calls for part in (c.name, c.arguments))]
+
+
+def _wrapped(message: Message, controls: re.Pattern[str], wrapping: str) -> Message:
+    calls = (
+        replace(call, name=controls.sub(wrapping, call.name), arguments=controls.sub(wrapping, call.arguments))
+        for call in message.tool_calls
+    )
+    name = None if message.name is None else controls.sub(wrapping, message.name)
+    return replace(message, content=controls.sub(wrapping, message.content), name=name, tool_calls=tuple(calls))
 
 
 def unprotect(text: str, guarded: Protected) -> tuple[str, Literals]:

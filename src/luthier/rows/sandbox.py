@@ -4,7 +4,7 @@ One child process (`sandbox_child.py`) serves all templates of this process; it 
 quarter of a second, and ends with it. A template that asks for too much ends the child, not the program; the next
 render starts a new one. What a template means is not known here.
 
-    >>> render("k1", "{{ messages[0].content|upper }}", {}, [([{"role": "user", "content": "hi"}], False)])
+    >>> render("k1", "{{ messages[0].content|upper }}", {}, [Job([{"role": "user", "content": "hi"}], False)])
     ['HI']
 """
 
@@ -22,11 +22,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from luthier.ground.errors import BadInput
 
-Job = tuple[Sequence[Mapping[str, str]], bool]  # messages, add_generation_prompt
+
+class Job(NamedTuple):
+    """One conversation to be rendered, as a template gets it."""
+
+    messages: Sequence[Mapping[str, Any]]
+    add_generation_prompt: bool
+    tools: Sequence[Mapping[str, Any]] | None = None
+
 
 _START_S = 60.0  # a busy machine may start a process slowly
 _WAIT_S = 60.0  # wall clock; the child's own limit is processor time

@@ -5,7 +5,7 @@ keeps a template away from Python's internals; the kernel keeps it from more tha
 processor time (`SIGPROF` ends the process) and disk (no file may be written). It imports nothing of Luthier, so that it
 starts quickly. `luthier.rows.sandbox` is the other end; nobody else talks to it.
 
-    echo '{"key": "k", "source": "{{ 1 + 1 }}", "variables": {}, "jobs": [[[], false]]}' | python sandbox_child.py
+    echo '{"key": "k", "source": "{{ 1 + 1 }}", "variables": {}, "jobs": [[[], false, null]]}' | python sandbox_child.py
 """
 
 from __future__ import annotations
@@ -91,12 +91,11 @@ def _answer(line: str, templates: dict[str, jinja2.Template]) -> list[dict[str, 
     except BaseException as error:  # whatever a template does to the compiler is told, not died of
         return [_fault(error)]
     answers = []
-    for messages, add_generation_prompt in request["jobs"]:
+    for messages, add_generation_prompt, tools in request["jobs"]:
+        told = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": tools, "documents": None}
         try:
             with _cpu(CPU_S):
-                answers.append(
-                    {"text": _render(template, messages, add_generation_prompt, request["variables"], limit)}
-                )
+                answers.append({"text": _render(template, told | request["variables"], limit)})
         except BaseException as error:
             answers.append(_fault(error))
     return answers
@@ -111,10 +110,10 @@ def _compile(source: str) -> jinja2.Template:
     return environment.from_string(source)
 
 
-def _render(template: jinja2.Template, messages: Any, generation: bool, variables: dict[str, str], limit: int) -> str:
+def _render(template: jinja2.Template, told: dict[str, Any], limit: int) -> str:
     parts: list[str] = []
     size = 0
-    for part in template.generate(messages=messages, add_generation_prompt=generation, **variables):
+    for part in template.generate(told):
         size += len(part)
         if size > limit:
             raise MemoryError

@@ -77,6 +77,51 @@ def find_between(
     return spans
 
 
+def turn_between(
+    prompt: str, whole: str, end: End, controls: re.Pattern[str] | None, literals: Sequence[tuple[int, int]] = ()
+) -> str | None:
+    """Return what a template writes for a turn, up to its end token: `whole` ends with it, `prompt` asks for it.
+
+    A turn that calls tools may end with another special token than an answer; None when `whole` does not go on where
+    the prompt ends. Special tokens in the ranges `literals` of `whole` are text.
+    """
+    if not whole.startswith(prompt):
+        return None
+    found = controls.finditer(whole, len(prompt)) if controls else []
+    marks = [mark for mark in found if not any(start <= mark.start() < stop for start, stop in literals)]
+    last = next((mark for mark in reversed(marks) if mark[0] == end.token), marks[-1] if marks else None)
+    return whole[len(prompt) : last.end()] if last else whole[len(prompt) :].rstrip()
+
+
+def find_turns(text: str, turns: Sequence[str], contents: Sequence[str], prompts: Sequence[str]) -> list[Span] | None:
+    """Return the stretch of each turn, rendered alone as `turns`, in a conversation that may change what is around.
+
+    An earlier turn may have lost its thoughts; `contents` are the texts of the turns.
+    """
+    cursor = 0
+    spans = []
+    for index, (turn, content, prompt) in enumerate(zip(turns, contents, prompts, strict=True)):
+        last = index == len(turns) - 1
+        before, _, after = turn.partition(content) if content else (turn, "", "")
+        written = [before + form + after for form in forms(content, whole=last)] if content and content in turn else []
+        found = next((at for form in [turn, *written] if (at := _find_after(text, form, cursor, prompt))), None)
+        if found is None:
+            return None
+        spans.append(Span(*found, found[1]))
+        cursor = found[1]
+    return spans
+
+
+def _find_after(text: str, turn: str, cursor: int, prompt: str) -> tuple[int, int] | None:
+    """Return where `turn` stands behind the end of a generation prompt, at or after `cursor`."""
+    at = text.find(turn, cursor)
+    while at >= 0:
+        if any(text.endswith(prompt[-size:], 0, at) for size in _TAILS if len(prompt) >= size):
+            return at, at + len(turn)
+        at = text.find(turn, at + 1)
+    return None
+
+
 def forms(content: str, *, whole: bool) -> list[str]:
     """Return the forms in which a template may render an answer, the fullest first."""
     found = [content, content.strip(), content.lstrip(), content.rstrip(), content.lstrip("\n"), content.rstrip("\n")]

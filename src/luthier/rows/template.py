@@ -5,10 +5,15 @@ ends up to and including the template's end token. `encode_prompt` gives what ge
 same text: the prompt of an answer is the very prefix that was trained. Special tokens written in somebody's text stay
 text. Rows are not read, cut or packed here.
 
+Tools, calls and results go to the template as `transformers` hands them over. What the mask covers of a call is what
+the template writes for it, up to its end token.
+
 Choices that are told and not hidden:
 
 - A tokenizer without a chat template (a base model) gets `PLAIN`: `User: … / Assistant: …` with the end-of-text token
   after each answer. It needs no tokens that a base model has never seen. `Renderer.template` says so.
+- A template that does not know tools gets them as plain text (`luthier.rows.tool_text`): their list in the system text,
+  calls as lines of JSON.
 - A template that has no system role (it refuses or drops it) gets the system text at the head of the first user turn.
 - `strftime_now` gives one fixed day (1 January 2025), so that a row has the same tokens tomorrow.
 
@@ -26,16 +31,22 @@ import numpy as np
 
 from luthier.ground.errors import BadInput
 from luthier.ground.hashes import key_of
+from luthier.rows.answers import SENTINEL, Answers, Asked, mismatch
+from luthier.rows.answers import RowRefused as RowRefused
 from luthier.rows.protect import protect, unprotect
 from luthier.rows.sandbox import Job, TemplateFault, try_render
-from luthier.rows.spans import End, Span, end_after, find_answer, find_between
+from luthier.rows.spans import End, Span, end_after, turn_between
 from luthier.rows.tokens import Tokens
+from luthier.rows.tool_probe import ToolUse, probe_tools
+from luthier.rows.tool_text import as_dicts, written_out
+from luthier.rows.tools import list_of
 from luthier.rows.types import Encoded, Message, Row
 
 PLAIN = (
     "{%- for message in messages -%}"
     "{%- if message.role == 'system' -%}{{ message.content + '\\n\\n' }}"
     "{%- elif message.role == 'assistant' -%}{{ 'Assistant: ' + message.content + eos_token + '\\n' }}"
+    "{%- elif message.role == 'tool' -%}{{ 'Tool: ' + message.content + '\\n' }}"
     "{%- else -%}{{ 'User: ' + message.content + '\\n' }}"
     "{%- endif -%}"
     "{%- endfor -%}"
@@ -44,15 +55,7 @@ PLAIN = (
 
 TEXTS = "{%- for message in messages -%}{{ message.content + '\\n' }}{%- endfor -%}"
 
-_USER, _ANSWER, _SYSTEM = "quinceuser", "quinceanswer", "quincesystem"  # words that no template treats specially
-
-
-class RowRefused(BadInput):
-    """One row cannot be rendered or masked; `kind` counts it: template_refused, mask_mismatch, empty_row."""
-
-    def __init__(self, kind: str, what: str, *, where: str | None = None, fix: str | None = None) -> None:
-        super().__init__(what, where=where, fix=fix)
-        self.kind = kind
+_USER, _ANSWER, _SYSTEM = "quinceuser", SENTINEL, "quincesystem"  # words that no template treats specially
 
 
 class Renderer:
@@ -81,45 +84,57 @@ class Renderer:
         self.warnings: list[str] = []
         self.template, self.chat_template = self._choose(chat_template)
         self._variables = self.tokens.names
-        self.key = key_of(["render-1", self.chat_template, self._variables, self.tokens.controls])
+        self.key = key_of(["render-2", self.chat_template, self._variables, self.tokens.controls])
         self._system_in_user = False
         self._header = ""
+        self._tools = ToolUse(native=False, has_role=True)  # until it is known
         self._end = self._probe()
+        self._tools = probe_tools(lambda jobs: try_render(self.key, self.chat_template, self._variables, jobs))
         self.end_token = self._end.token
-        ends = {self.tokens.id_of(self.end_token), self.tokens.eos_id, *stop_ids}
+        ends = {self.tokens.id_of(self.end_token), self._end_of_calls(), self.tokens.eos_id, *stop_ids}
         self.end_ids = frozenset(token for token in ends if token is not None)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools: str | None = None
+    ) -> str:
         """Return the text of a conversation, exactly as it is tokenised."""
-        return self._texts([(messages, add_generation_prompt)], None)[0]
+        messages, tools = self._told(messages, tools)
+        return self._texts([(messages, add_generation_prompt)], tools, None)[0]
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Return the tokens that ask for the next answer."""
+    def encode_prompt(self, messages: Sequence[Message], tools: str | None = None) -> list[int]:
+        """Return the tokens that ask for the next answer; `tools` is the JSON text of a list of functions."""
         if not messages or messages[-1].role == "assistant":
             raise BadInput("a prompt must end with a user's turn", fix="leave the answer out")
-        guarded = protect(messages, self.tokens.controls_pattern)
-        text, literals = unprotect(self._texts([(guarded.messages, True)], None)[0], guarded)
+        messages, tools = self._told(messages, tools)
+        guarded = protect(messages, self.tokens.controls_pattern, tools)
+        text, literals = unprotect(self._texts([(guarded.messages, True)], guarded.tools, None)[0], guarded)
         return self.tokens.encode(text, literals)
 
-    def encode_row(self, row: Row, *, train: Literal["all", "last"] = "all") -> Encoded:
+    def encode_row(self, row: Row, *, train: Literal["all", "last"] = "all", prompt_weight: float = 0.0) -> Encoded:
         """Return the tokens of a row and the mask of what is trained.
 
         A conversation trains each answer (`train="last"`: the last one) with its end token; raw text trains every
-        token but the first, and the end-of-text token.
+        token but the first, and the end-of-text token. An answer that says `train: false` is never trained. Targets
+        have the row's weight; a row of weight 0 has none.
+
+        Args:
+            prompt_weight: what stands before the trained answers, answers that are not trained excepted, becomes a
+                target of this weight, relative to the answers' own.
 
         Raises:
             RowRefused: the template refuses the row, or its answers cannot be found again in what it renders.
         """
         if row.messages is None:
             return self._encode_text(row)
-        answers = [i for i, message in enumerate(row.messages) if message.role == "assistant"]
-        chosen = answers if train == "all" else answers[-1:]
-        guarded = protect(row.messages, self.tokens.controls_pattern)
-        jobs = [(guarded.messages, False), *((guarded.messages[:i], True) for i in chosen)]
-        texts = [unprotect(text, guarded) for text in self._texts(jobs, row.place)]
-        (text, literals), prompts = texts[0], [prompt for prompt, _ in texts[1:]]
-        spans = self._spans(row, chosen, text, prompts)
-        return self._assemble(row, text, literals, spans)
+        messages, tools = self._told(row.messages, row.tools)
+        answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
+        wanted = {i for i in (answers if train == "all" else answers[-1:]) if messages[i].train}
+        never = {i for i in answers if not messages[i].train} if prompt_weight else set()
+        chosen = sorted(wanted | never)
+        talk = Answers(row.place, messages, tools, self._texts, self._end, self.tokens.controls_pattern)
+        text, literals, spans = talk.find(chosen)
+        weights = [1.0 if i in wanted else 0.0 for i in chosen]
+        return self._assemble(row, text, literals, list(zip(spans, weights, strict=True)), prompt_weight)
 
     # -- the template --
 
@@ -144,7 +159,7 @@ class Renderer:
         """Learn how the template frames an answer, from three small conversations."""
         user, answer, system = Message("user", _USER), Message("assistant", _ANSWER), Message("system", _SYSTEM)
         whole, bare, asking, with_system = self._try(
-            [([user, answer], False), ([user], False), ([user], True), ([system, user], True)]
+            [((user, answer), False), ((user,), False), ((user,), True), ((system, user), True)]
         )
         for result in (whole, bare, asking):
             if isinstance(result, TemplateFault):
@@ -176,80 +191,84 @@ class Renderer:
                 "the chat template writes no begin-of-text token, which this tokenizer puts before text"
             )
 
-    def _texts(self, jobs: Sequence[tuple[Sequence[Message], bool]], place: str | None) -> list[str]:
+    def _end_of_calls(self) -> int | None:
+        """Return the token with which the template ends a turn that calls tools, which may be another."""
+        turn = turn_between("", self._tools.tail, self._end, self.tokens.controls_pattern) or ""
+        return next((index for text, index in self.tokens.controls.items() if turn.endswith(text)), None)
+
+    def _told(self, messages: Sequence[Message], tools: str | None) -> tuple[Sequence[Message], str | None]:
+        """Return a conversation as the template can be told it: without tools, if it does not know them."""
+        calls = tools is not None or any(message.tool_calls for message in messages)
+        results = any(message.role == "tool" for message in messages)
+        if not (calls or results) or self._tools.native:
+            return messages, tools
+        how = ["they are listed in the system text, and a call is a line of JSON"] if calls else []
+        how += [] if self._tools.has_role or not results else ["a tool's result is a turn of the user"]
+        warning = f"the chat template does not know tools: {'; '.join(how)}"
+        if how and warning not in self.warnings:
+            self.warnings.append(warning)
+        return written_out(messages, tools, has_tool_role=self._tools.has_role), None
+
+    def _texts(self, asked: Sequence[Asked], tools: str | None, place: str | None) -> list[str]:
         texts = []
-        for result in self._try(jobs):
+        for result in self._try(asked, tools):
             if isinstance(result, TemplateFault):
                 fix = "mend the row's turns" if result.kind == "refused" else "use a template that you trust"
                 raise RowRefused("template_refused", result.sentence, where=place, fix=fix)
             texts.append(result)
         return texts
 
-    def _try(self, jobs: Sequence[tuple[Sequence[Message], bool]]) -> list[str | TemplateFault]:
-        plain: list[Job] = [(self._as_dicts(messages), asking) for messages, asking in jobs]
-        results = try_render(self.key, self.chat_template, self._variables, plain)
+    def _try(self, asked: Sequence[Asked], tools: str | None = None) -> list[str | TemplateFault]:
+        listed = list_of(tools) or None
+        jobs = [Job(self._as_dicts(messages), asking, listed) for messages, asking in asked]
+        results = try_render(self.key, self.chat_template, self._variables, jobs)
         return [
-            result + self._header if asking and isinstance(result, str) else result
-            for result, (_, asking) in zip(results, jobs, strict=True)
+            result + self._header if job.add_generation_prompt and isinstance(result, str) else result
+            for result, job in zip(results, jobs, strict=True)
         ]
 
-    def _as_dicts(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+    def _as_dicts(self, messages: Sequence[Message]) -> list[dict[str, object]]:
         if self._system_in_user:
             messages = _merge_system(messages)
-        return [{"role": message.role, "content": message.content} for message in messages]
+        use = self._tools
+        return as_dicts(messages, arguments_are_objects=use.arguments_are_objects, no_text=use.no_text)
 
     # -- the mask --
 
-    def _spans(self, row: Row, chosen: Sequence[int], text: str, prompts: Sequence[str]) -> list[Span]:
-        """Return the trained stretches of `text`, or refuse the row."""
-        assert row.messages is not None
-        spans: list[Span] = []
-        for index, prompt in zip(chosen, prompts, strict=True):
-            last = index == len(row.messages) - 1
-            content = row.messages[index].content
-            found = (
-                find_answer(text, len(prompt), 0, content, self._end, whole=last) if text.startswith(prompt) else None
-            )
-            if found is None or (spans and found.start < spans[-1].end):
-                return self._spans_by_sentinels(row, chosen, text)
-            spans.append(found)
-        return spans
+    def _assemble(
+        self,
+        row: Row,
+        text: str,
+        literals: Sequence[tuple[int, int]],
+        spans: Sequence[tuple[Span, float]],
+        prompt_weight: float,
+    ) -> Encoded:
+        """Tokenise piece by piece, cut at the spans' ends, so that no token lies half in a target.
 
-    def _spans_by_sentinels(self, row: Row, chosen: Sequence[int], text: str) -> list[Span]:
-        assert row.messages is not None
-        answers = [i for i, message in enumerate(row.messages) if message.role == "assistant"]
-        marks = {i: f"{_ANSWER}{number}x" for number, i in enumerate(answers)}
-        marked = [Message(m.role, marks.get(i, m.content)) for i, m in enumerate(row.messages)]
-        jobs = [(marked, False), *((row.messages[:i], True) for i in answers)]
-        literal, *prompts = self._texts(jobs, row.place)
-        pieces = _split_at(literal, list(marks.values()))
-        contents = [row.messages[i].content for i in answers]
-        spans = find_between(text, pieces, contents, prompts, self._end) if pieces else None
-        if spans is None:
-            raise _mismatch(row, "an answer cannot be found again in what the chat template renders")
-        return [spans[answers.index(i)] for i in chosen]
-
-    def _assemble(self, row: Row, text: str, literals: Sequence[tuple[int, int]], spans: Sequence[Span]) -> Encoded:
-        """Tokenise piece by piece, cut at the spans' ends, so that no token lies half in a target."""
+        `spans` come with their weights: 1 is trained, 0 never. What stands before the last trained one has
+        `prompt_weight`.
+        """
         ids: list[int] = []
-        target: list[bool] = []
+        weights: list[float] = []
         cursor = 0
-        for span in spans:
-            for start, end, trained in ((cursor, span.start, False), (span.start, span.end, True)):
+        for number, (span, weight) in enumerate(spans):
+            leads_on = any(later for _, later in spans[number:])
+            before = prompt_weight if leads_on else 0.0
+            for start, end, of_piece in ((cursor, span.start, before), (span.start, span.end, weight)):
                 piece = self.tokens.encode(text, literals, start, end)
                 ids += piece
-                target += [trained] * len(piece)
-                if trained and not self.tokens.spells(piece, text[start:end]):
-                    raise _mismatch(row, "the trained tokens do not decode back to the answer")
+                weights += [of_piece] * len(piece)
+                if start == span.start and weight and not self.tokens.spells(piece, text[start:end]):
+                    raise mismatch(row.place, "the trained tokens do not decode back to the answer")
             cursor = self.tokens.swallow(text, span.end)
         rest = self.tokens.encode(text, literals, cursor, len(text))
-        return _encoded(row, ids + rest, target + [False] * len(rest))
+        return _encoded(row, ids + rest, weights + [0.0] * len(rest))
 
     def _encode_text(self, row: Row) -> Encoded:
         ids = self.tokens.encode_document(row.text or "")
         if not ids:
             raise RowRefused("empty_row", "the text has no tokens", where=row.place, fix="delete the row")
-        return _encoded(row, ids, [True] * len(ids))
+        return _encoded(row, ids, [1.0] * len(ids))
 
 
 def text_renderer(tokenizer: Any) -> Renderer:
@@ -260,14 +279,13 @@ def text_renderer(tokenizer: Any) -> Renderer:
     return renderer
 
 
-def _encoded(row: Row, ids: Sequence[int], target: Sequence[bool]) -> Encoded:
-    target_T = np.array(target, dtype=np.bool_)
-    target_T[:1] = False  # nothing stands before the first token from which it could be predicted
-    return Encoded(np.array(ids, dtype=np.int64), target_T, row.place)
-
-
-def _mismatch(row: Row, what: str) -> RowRefused:
-    return RowRefused("mask_mismatch", what, where=row.place, fix="look at the row with this model's template")
+def _encoded(row: Row, ids: Sequence[int], weights: Sequence[float]) -> Encoded:
+    weight_T = np.array(weights, dtype=np.float32) * np.float32(row.weight)
+    weight_T[:1] = 0.0  # nothing stands before the first token from which it could be predicted
+    target_T = weight_T > 0
+    weighted = bool((weight_T[target_T] != 1.0).any())
+    ids_T = np.array(ids, dtype=np.int64)
+    return Encoded(ids_T, target_T, row.place, weight_T=weight_T if weighted else None, origin=row.origin)
 
 
 def _merge_system(messages: Sequence[Message]) -> list[Message]:
@@ -278,14 +296,3 @@ def _merge_system(messages: Sequence[Message]) -> list[Message]:
     if system and first is not None:
         rest[first] = Message("user", f"{system}\n\n{rest[first].content}")
     return rest
-
-
-def _split_at(text: str, marks: Sequence[str]) -> list[str]:
-    """Split at each mark in order; an empty list when one does not occur exactly once."""
-    pieces = []
-    for mark in marks:
-        if text.count(mark) != 1:
-            return []
-        before, text = text.split(mark)
-        pieces.append(before)
-    return [*pieces, text]
