@@ -62,11 +62,14 @@ class MetricContext:
         schema: the JSON schema of an answer.
         labels: the closed set of labels.
         facts: names of the fields of the reference object whose values are facts (dots reach into objects).
+        before, after: the text around the gap that this answer fills, where the item is a text with a gap.
     """
 
     schema: Mapping[str, Any] | None = None
     labels: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
+    before: str = ""
+    after: str = ""
 
 
 class Metric(Protocol):
@@ -108,7 +111,7 @@ class FunctionMetric:
 METRICS: Registry[Metric] = Registry(
     group="luthier.metrics",
     kind="metric",
-    modules=tuple(f"luthier.evaluation.metrics.{room}" for room in ("text", "labels", "json_match", "chrf")),
+    modules=tuple(f"luthier.evaluation.metrics.{room}" for room in ("text", "labels", "json_match", "chrf", "edit_similarity", "code")),
     missing=lambda entry: _what_is_missing(entry),
 )
 
