@@ -199,6 +199,11 @@ class ContextSpec(Strict):
     shifted: bool = Field(
         False, description="Train with shifted sparse attention (LongLoRA), and norms and embeddings with it."
     )
+    trials: int = Field(4, ge=0, le=1000, description="Of compare: passkeys and needles at each length and depth.")
+    depths: int = Field(5, ge=1, le=20, description="Of compare: depths at which they stand, from 0 to 1.")
+    lengths: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (), description="Of compare: tokens of their texts (default: the old window halved, whole, and doubling)."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ContextSpec:
