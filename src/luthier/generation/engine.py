@@ -76,6 +76,7 @@ class Generator:
         model: a causal model in evaluation or training mode (it answers in evaluation mode and is put back).
         end_ids: tokens that end an answer.
         share: False takes the plain way even where the fast one would do (for tests and doubts).
+        window: tokens up to which it answers (default: the model's own window).
     """
 
     def __init__(
@@ -85,20 +86,22 @@ class Generator:
         end_ids: Iterable[int],
         *,
         share: bool = True,
+        window: int | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.end_ids = frozenset(end_ids)
         self.share = share and can_share(model)
+        self._window = window
         self._full_attention = has_full_attention(model)
         config = model.config.get_text_config(decoder=True)
-        self.row_token_bytes = _token_bytes(config, kept_dtype(model.device, model.dtype))
+        self.row_token_bytes = token_bytes(config, kept_dtype(model.device, model.dtype))
 
     @property
     def context(self) -> int | None:
-        """The model's window at present (an adapter may bring a longer one), in tokens; None if it has none."""
-        window: int | None = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        return window
+        """Tokens up to which it answers: the model's window at present, which an adapter may lengthen; None: any."""
+        own = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        return self._window or own
 
     def generate(self, prompts: Sequence[Sequence[int]], settings: Settings, tell: Tell = silent) -> list[Generation]:
         """Answer each prompt (token ids); a prompt that cannot be answered fails alone, with a cause."""
@@ -288,7 +291,7 @@ def _leave(stays: list[bool]) -> list[int]:
     return order
 
 
-def _token_bytes(config: object, dtype: torch.dtype) -> int:
+def token_bytes(config: object, dtype: torch.dtype) -> int:
     """Bytes of keys and values that one token of one row holds in all layers."""
     heads = getattr(config, "num_attention_heads", 1)
     width = getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // heads
