@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from luthier.ground.errors import BadInput
 from luthier.models.packed import FILL, FILL_SHORT, Head
@@ -73,6 +73,22 @@ def head_of_seq2seq(model: PreTrainedModel) -> Head:
     biased = nn.Linear(linear.in_features, linear.out_features, device="meta")
     biased.weight, biased.bias = linear.weight, nn.Parameter(bias[0], requires_grad=False)
     return Head(biased)
+
+
+def start_ids(config: PretrainedConfig) -> tuple[int, ...]:
+    """Return what the decoder reads before the first token that it writes.
+
+    Raises:
+        BadInput: the config names none.
+    """
+    start = getattr(config, "decoder_start_token_id", None)
+    if start is None and config.model_type in ("t5", "mt5"):
+        start = config.pad_token_id
+    if start is None:
+        raise BadInput(
+            f'the config of this "{config.model_type}" names no decoder_start_token_id', fix="add it to config.json"
+        )
+    return (int(start),)
 
 
 def install_row_attention(model: PreTrainedModel) -> None:

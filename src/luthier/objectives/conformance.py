@@ -4,7 +4,7 @@ It checks that the loss is a sum that adds up over any split, order and packing;
 its value; that a position outside the mask contributes nothing; and, if given, that a NumPy reference agrees. It does
 not check whether the objective is a good idea.
 
-    check_objective(SupervisedFinetuning(ObjectiveContext(renderer)), tiny_model, rows, reference=cross_entropy_in_numpy)
+    check_objective(objective, tiny_model, rows, reference=cross_entropy_in_numpy)
 """
 
 from __future__ import annotations
@@ -140,10 +140,17 @@ def _check_reference(
     objective: Objective, model: nn.Module, encoded: Sequence[Encoded], reference: Reference, tolerance: float
 ) -> None:
     with torch.no_grad():
-        logits = [model(input_ids=torch.from_numpy(row.ids_T)[None]).logits[0].double().numpy() for row in encoded]
+        logits = [model(**_inputs(row)).logits[0].double().numpy() for row in encoded]
     expected = reference(logits, encoded)
     loss = objective.loss(model, one_pack(encoded))[0].item()
     assert _close(loss, expected, tolerance), f"the sum is {loss}, the reference says {expected}"
+
+
+def _inputs(row: Encoded) -> dict[str, Tensor]:
+    ids_1T = torch.from_numpy(row.ids_T)[None]
+    if row.encoder_S is None:
+        return {"input_ids": ids_1T}
+    return {"input_ids": torch.from_numpy(row.encoder_S)[None], "decoder_input_ids": ids_1T}
 
 
 def _sums(objective: Objective, model: nn.Module, packs: Sequence[Pack]) -> tuple[float, float, Tensor]:
@@ -165,13 +172,14 @@ def _input_gradient(objective: Objective, model: PreTrainedModel, row: Encoded) 
         leaves.append(output.detach().requires_grad_())
         return leaves[-1]
 
-    hook = model.get_input_embeddings().register_forward_hook(detach)
+    reads = model if row.encoder_S is None else model.get_decoder()
+    hook = reads.get_input_embeddings().register_forward_hook(detach)
     try:
         loss, _ = objective.loss(model, one_pack([row]))
         (gradient,) = torch.autograd.grad(loss, leaves)
     finally:
         hook.remove()
-    return loss.item(), gradient.reshape(-1, gradient.shape[-1])[: len(row)]  # a model may fill up its packs
+    return loss.item(), gradient.reshape(-1, gradient.shape[-1])[: len(row.ids_T)]  # a model may fill up its packs
 
 
 def _value_at(objective: Objective, model: nn.Module, pack: Pack, vector: Tensor) -> float:

@@ -13,14 +13,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from luthier.ground.errors import BadInput
 from luthier.models.packed import head_of, hidden_at
 from luthier.models.segments import Segments
-from luthier.objectives.base import OBJECTIVES, Objective
+from luthier.objectives.base import OBJECTIVES, Objective, ObjectiveContext
 from luthier.objectives.cross_entropy import summed_cross_entropy
+from luthier.objectives.sft_seq2seq import Seq2SeqFinetuning
 from luthier.rows.types import Encoded, Pack, Row
 
 
 @OBJECTIVES.register("sft")
+def supervised(context: ObjectiveContext) -> Objective:
+    """Return supervised finetuning for the kind of model that is trained.
+
+    Raises:
+        BadInput: the model is an encoder, which writes nothing.
+    """
+    if context.architecture == "encoder-decoder":
+        return Seq2SeqFinetuning(context)
+    if context.architecture == "encoder":
+        raise BadInput(
+            "the model is an encoder and writes no answers, so sft cannot train it",
+            where="train.objective",
+            fix="set it to classify, or choose a model that writes",
+        )
+    return SupervisedFinetuning(context)
+
+
 class SupervisedFinetuning(Objective):
     """Cross entropy of all assistant turns; raw text counts as one turn."""
 
