@@ -23,6 +23,7 @@ from luthier.evaluation.systems import SYSTEMS, Item, Passages, System, SystemCo
 from luthier.generation.endpoint import Endpoint
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
+from luthier.ground.objective_results import ContextResult
 from luthier.ground.results import CompareResult, PromptResult, TrainResult
 from luthier.ground.task import Task, load_task
 from luthier.machine.describe import environment
@@ -30,6 +31,7 @@ from luthier.models.extension import loaded_from
 from luthier.objectives.classify import Classification
 from luthier.rows.compose import Prompt, compose
 from luthier.verbs.classifying import classifier_system
+from luthier.verbs.compare_context import context_result
 from luthier.verbs.prompt import chosen_prompt
 from luthier.verbs.runs import Run, open_run
 from luthier.verbs.train import train_system, trained
@@ -160,8 +162,17 @@ def _compare(bench: Workbench, names: Sequence[str], run: Run) -> CompareResult:
         check=bench.sheet,
         provenance=bench.model(spec.generation.precision).provenance,
         environment=environment(spec.compare.seed),
+        context=_longer_window(bench, made, run),
         seconds=time.perf_counter() - started,
     )
+
+
+def _longer_window(bench: Workbench, made: _Made, run: Run) -> ContextResult | None:
+    """Return what the longer window brought, if the task has one and trained for it."""
+    training = made.training.get("finetuned")
+    if bench.spec.context is None or training is None:
+        return None
+    return context_result(bench, Path(training.adapter), run.tell)
 
 
 def _make(bench: Workbench, names: Sequence[str]) -> _Made:
