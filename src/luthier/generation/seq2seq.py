@@ -16,10 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from luthier.generation.engine import Generator, token_bytes
+from luthier.generation.engine import Generator
 from luthier.generation.sessions import PlainPrefix, Session
 from luthier.generation.settings import Settings
-from luthier.generation.slots import Shared, kept_dtype
+from luthier.generation.slots import Shared
 from luthier.models.architecture import architecture_of
 from luthier.models.seq2seq import start_ids
 
@@ -38,14 +38,11 @@ class Seq2SeqGenerator(Generator):
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_ids: Iterable[int]) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.end_ids = frozenset(end_ids)
-        self.share = self._full_attention = False  # sources that begin alike are read apart: an encoder sees all of one
+        super().__init__(model, tokenizer, end_ids, share=False)
+        self._full_attention = False  # sources that begin alike are read apart: an encoder sees all of each
         forced = getattr(model.generation_config, "forced_bos_token_id", None)
         self.start_ids = (*start_ids(model.config), *([] if forced is None else [int(forced)]))
-        config = model.config.get_text_config(decoder=True)
-        self.row_token_bytes = 2 * token_bytes(config, kept_dtype(model.device, model.dtype))  # of both sides
+        self.row_token_bytes *= 2  # keys and values of both sides
 
     def _unanswerable(self, prompt: Sequence[int]) -> str | None:
         if prompt and self.context is not None and len(prompt) == self.context:
