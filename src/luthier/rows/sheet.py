@@ -209,8 +209,10 @@ def _spread(kept: Sequence[Encoded]) -> list[Encoded]:
 def _view(encoded: Encoded, renderer: Renderer) -> RowView:
     """Return a row as the model sees it, decoded from the ids in runs of trained and untrained tokens."""
     edges = np.flatnonzero(np.diff(encoded.target_T)) + 1
-    runs = [run for run in np.split(np.arange(len(encoded)), edges) if len(run)]
-    segments = [
+    runs = [run for run in np.split(np.arange(len(encoded.ids_T)), edges) if len(run)]
+    read = [] if encoded.encoder_S is None else [encoded.encoder_S.tolist()]
+    segments = [Segment(text=renderer.tokens.decode(ids), trained=False) for ids in read]
+    segments += [
         Segment(text=renderer.tokens.decode(encoded.ids_T[run].tolist()), trained=bool(encoded.target_T[run[0]]))
         for run in runs
     ]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from luthier.adapters.base import AdapterKind, get_kind
 from luthier.evaluation.systems import Item, LocalSystem
-from luthier.generation.engine import Generator
+from luthier.generation.seq2seq import generator_for
 from luthier.ground.errors import Refused
 from luthier.ground.events import Tell, silent
 from luthier.ground.hashes import key_of
@@ -207,7 +207,7 @@ def _scorer(bench: Workbench, loaded: LoadedModel, dev: Sequence[Row], passages:
         return lambda: bench.mean_score(head.answer(items), items)
     system = LocalSystem(
         "dev",
-        Generator(loaded.model, bench.objective.renderer.tokenizer, bench.objective.renderer.end_ids),
+        generator_for(loaded.model, bench.objective.renderer.tokenizer, bench.objective.renderer.end_ids),
         bench.objective.ask,
         bench.train_prompt,
         bench.retriever(passages),

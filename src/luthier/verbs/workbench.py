@@ -24,6 +24,7 @@ from luthier.evaluation.metrics.load import load_metric
 from luthier.evaluation.scoring import context_of, mean_score, score_answers
 from luthier.evaluation.systems import Answer, Ask, Item, Passages
 from luthier.generation.engine import Generator
+from luthier.generation.seq2seq import generator_for
 from luthier.generation.settings import Settings
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
@@ -37,6 +38,7 @@ from luthier.models.extension import Extension
 from luthier.models.find import Found, find_model
 from luthier.models.load import LoadedModel, load_config, load_model, load_tokenizer, stop_ids
 from luthier.models.quantized import QuantizedKind
+from luthier.models.seq2seq import start_ids
 from luthier.objectives.base import Objective, ObjectiveContext, make_objective
 from luthier.retrieval.embed import Embedder, SentenceEmbedder
 from luthier.retrieval.index import build_index
@@ -46,6 +48,7 @@ from luthier.rows.label_sheet import with_labels
 from luthier.rows.labels import LabelSet, find_labels
 from luthier.rows.read import ReadResult, joined, read_rows
 from luthier.rows.sheet import truth_sheet
+from luthier.rows.source import SourceRenderer
 from luthier.rows.split import sample_rows
 from luthier.rows.template import Renderer, text_renderer
 from luthier.rows.types import Row
@@ -178,6 +181,9 @@ class Workbench:
         """The one render function that the check, training and generation share."""
         if architecture_of(self.config) == "encoder":
             return text_renderer(load_tokenizer(self.found))
+        if architecture_of(self.config) == "encoder-decoder":
+            start = start_ids(self.config)
+            return SourceRenderer(load_tokenizer(self.found), start_ids=start, stop_ids=stop_ids(self.found))
         return Renderer(load_tokenizer(self.found), stop_ids=stop_ids(self.found))
 
     @cached_property
@@ -246,13 +252,13 @@ class Workbench:
     def generator(self) -> Generator:
         """Return what writes answers with the base model, in the precision of `generation`."""
         model = self.model(self.spec.generation.precision)
-        return Generator(model.model, self.renderer.tokenizer, self.renderer.end_ids)
+        return generator_for(model.model, self.renderer.tokenizer, self.renderer.end_ids)
 
     def trained_generator(self) -> Generator:
         """Return what writes answers with the trained model, which may have more tokens than the base model."""
         model = self.model(self.spec.generation.precision)
         renderer = self.objective.renderer
-        return Generator(model.model, renderer.tokenizer, renderer.end_ids)
+        return generator_for(model.model, renderer.tokenizer, renderer.end_ids)
 
     @cached_property
     def ask(self) -> Ask:
