@@ -55,7 +55,7 @@ def truth_sheet(
     splits: Mapping[str, ReadResult],
     renderer: Renderer,
     *,
-    encode: Callable[[Row], Encoded] | None = None,
+    encode: Callable[[Row], Sequence[Encoded]] | None = None,
     prompt_of: Callable[[Row], Row] = lambda row: row,
     max_length: int = 2048,
     on_long: OnLong = "drop",
@@ -65,13 +65,16 @@ def truth_sheet(
 
     Args:
         splits: train, dev and test, as far as they exist.
-        encode: how the objective encodes a row (default: as a conversation, all answers trained).
+        encode: how the objective encodes a row, in one piece or several, which are what is counted as kept (default:
+            as a conversation, all answers trained).
         prompt_of: what training makes of a row (instruction, examples, passages), with its answer.
         max_length, on_long: the length policy of training.
         on_bad: whether refused rows forbid training.
     """
     sheets = {
-        name: _split_sheet(result, renderer, encode or renderer.encode_row, prompt_of, max_length, on_long)
+        name: _split_sheet(
+            result, renderer, encode or (lambda row: [renderer.encode_row(row)]), prompt_of, max_length, on_long
+        )
         for name, result in splits.items()
     }
     faults = [fault for sheet in sheets.values() for fault in sheet.faults]
@@ -109,7 +112,7 @@ def truth_sheet(
 def _split_sheet(
     result: ReadResult,
     renderer: Renderer,
-    encode: Callable[[Row], Encoded],
+    encode: Callable[[Row], Sequence[Encoded]],
     prompt_of: Callable[[Row], Row],
     max_length: int,
     on_long: OnLong,
@@ -118,7 +121,7 @@ def _split_sheet(
     encoded: list[Encoded] = []
     for row in result.rows:
         try:
-            encoded.append(encode(prompt_of(row)))
+            encoded += encode(prompt_of(row))
         except RowRefused as refusal:
             sheet.faults.append(_fault(row, refusal))
     vanished = dropped = cut = 0

@@ -145,7 +145,7 @@ class Workbench:
             self.spec.name,
             splits,
             self.objective.renderer,
-            encode=self.objective.encode,
+            encode=self.objective.encode_all,
             prompt_of=self.training_row,
             max_length=self.max_length,
             on_long=train.on_long,
