@@ -101,7 +101,8 @@ class ClassResult(Result):
     macro_f1: float | None = None
     macro_f1_interval: tuple[float, float] | None = None
     micro_f1: float | None = None
-    ece: float | None = None  # expected calibration error; None without probabilities
+    ece: float | None = None  # expected calibration error (Guo et al. 2017, 15 bins); None without probabilities
+    adaptive_ece: float | None = None  # over bins of equally many answers
     bins: list[CalibrationBin] = Field(default_factory=list)
     labels: list[LabelResult] = Field(default_factory=list)
     confusion: list[list[int]] = Field(default_factory=list)  # [true][said], the last column: none of the labels
@@ -109,6 +110,8 @@ class ClassResult(Result):
     root_mean_squared_error: float | None = None
     pearson: float | None = None
     spearman: float | None = None
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)  # of the four figures above
+    unreadable: int = 0  # answers that are no number, counted as the mean
 
 
 class ClassificationResult(Result):

@@ -152,7 +152,9 @@ def find_labels(kind: LabelsKind, listed: Sequence[str], rows: Sequence[Row]) ->
 
 def count_labels(kind: LabelsKind, rows: Sequence[Row]) -> dict[str, int]:
     """Return how many rows have each label, the commonest first; nothing for numbers."""
-    return {} if kind == "regression" else dict(_counts(kind, rows)[0].most_common())
+    if kind == "regression":
+        return {}
+    return dict(sorted(_counts(kind, rows)[0].items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def value_of(answer: str) -> float:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luthier.adapters.base import load_adapter, remove_adapter
+from luthier.evaluation.classification import classification
 from luthier.evaluation.classifier import MajoritySystem
 from luthier.evaluation.comparison import compare_systems
 from luthier.evaluation.scoring import SystemRun, run_system, write_items
@@ -24,6 +25,7 @@ from luthier.generation.endpoint import Endpoint
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
 from luthier.ground.objective_results import ContextResult
+from luthier.ground.objective_results import ClassificationResult
 from luthier.ground.results import CompareResult, PromptResult, TrainResult
 from luthier.ground.task import Task, load_task
 from luthier.machine.describe import environment
@@ -173,6 +175,14 @@ def _longer_window(bench: Workbench, made: _Made, run: Run) -> ContextResult | N
     if bench.spec.context is None or training is None:
         return None
     return context_result(bench, Path(training.adapter), run.tell)
+
+
+def _classification(bench: Workbench, runs: Sequence[SystemRun]) -> ClassificationResult | None:
+    """Return what the systems are as classifiers; None if the task has no labels."""
+    if not bench.classifies:
+        return None
+    compare = bench.spec.compare
+    return classification(runs, bench.labels, confidence=compare.confidence, seed=compare.seed)
 
 
 def _make(bench: Workbench, names: Sequence[str]) -> _Made:

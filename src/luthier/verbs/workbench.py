@@ -196,6 +196,11 @@ class Workbench:
         """Whether the base model can write; an encoder only reads."""
         return architecture_of(self.config) != "encoder"
 
+    @property
+    def classifies(self) -> bool:
+        """Whether answers are labels or numbers, by whichever means they are given."""
+        return bool(self.spec.labels) or self.spec.train.objective == "classify"
+
     @cached_property
     def objective(self) -> Objective:
         """What the task trains by: encodes rows, gives the loss, and asks the trained model."""

@@ -111,7 +111,10 @@ class FunctionMetric:
 METRICS: Registry[Metric] = Registry(
     group="luthier.metrics",
     kind="metric",
-    modules=tuple(f"luthier.evaluation.metrics.{room}" for room in ("text", "labels", "json_match", "chrf", "edit_similarity", "code")),
+    modules=tuple(
+        f"luthier.evaluation.metrics.{room}"
+        for room in ("text", "labels", "numbers", "json_match", "chrf", "edit_similarity", "code")
+    ),
     missing=lambda entry: _what_is_missing(entry),
 )
 
