@@ -22,13 +22,15 @@ from functools import lru_cache
 from luthier.evaluation.metrics.base import MetricContext, Part, Score, metric
 from luthier.evaluation.metrics.code_runner import run_python
 from luthier.evaluation.metrics.edit_similarity import similarity
+from luthier.ground.errors import BadInput
 
 _FENCE = re.compile(r"\s*```[A-Za-z0-9]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
 
 @metric("parses", binary=True)
-def parses(output: str, _reference: str, context: MetricContext) -> Score:
+def parses(output: str, reference: str, context: MetricContext) -> Score:
     """1 if the text with the filling put into it is Python."""
+    _refuse(any(is_python(text) for text in _texts(reference, context)), "is not Python")
     return Score(float(any(is_python(text) for text in _texts(output, context))))
 
 
@@ -41,6 +43,7 @@ def executes(output: str, reference: str, context: MetricContext) -> Score:
         verbatim: the filling is the reference, white space at the ends aside.
         similarity: as the metric `edit_similarity`.
     """
+    _refuse(any(_runs(text) for text in _texts(reference, context)), "does not run to its end")
     said, wanted = _unfenced(output).strip(), reference.strip()
     texts = [text for text in _texts(output, context) if is_python(text)]
     runs = any(_runs(text) for text in texts)
@@ -60,6 +63,11 @@ def is_python(text: str) -> bool:
     return True
 
 
+def _refuse(good: bool, fault: str) -> None:
+    if not good:
+        raise BadInput(f"the text with the reference in its gap {fault}", fix="mend the row, or choose another metric")
+
+
 def _texts(output: str, context: MetricContext) -> Iterator[str]:
     filling = _unfenced(output)
     for text in dict.fromkeys((filling, filling.strip())):
@@ -73,4 +81,4 @@ def _unfenced(output: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _runs(text: str) -> bool:
-    return run_python(text).passed
+    return is_python(text) and run_python(text).passed
