@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from luthier.ground.spec import TrainSpec
+from luthier.rows.mixture import lengths_of
 from luthier.rows.types import Encoded, Pack
-from luthier.training.batches import PlannedStep, plan_steps, step_packs
+from luthier.training.batches import PlannedStep, plan_of, step_packs
 from luthier.training.loop import PACK_TOKENS
 
 TRACED_PACKS = 2
@@ -59,27 +60,28 @@ def workload_of(rows: Sequence[Encoded], spec: TrainSpec, *, shares: bool = Fals
     Args:
         shares: whether common beginnings are computed once (the native kernels of the fast engine).
     """
-    lengths = [len(row) for row in rows]
-    plan = plan_steps(lengths, spec)
-    weigh = {step: sum(lengths[row] for row in step.rows) for step in plan}
-    candidates = sorted(weigh, key=lambda step: weigh[step], reverse=True)[:_LOOKED_AT]
+    lengths = lengths_of(rows)
+    plan = plan_of(rows, spec)
+    tokens_S = plan.tokens(lengths)
+    candidates = [plan[int(number)] for number in np.argsort(-tokens_S, kind="stable")[:_LOOKED_AT]]
+    weigh = {step: int(lengths[list(step.rows)].sum()) for step in candidates}
     packs = {step: _packs(rows, step, spec, shares) for step in candidates}
     heaviest = max(candidates, key=lambda step: (max(len(pack.ids_T) for pack in packs[step]), weigh[step]))
     return Workload(
         heaviest=packs[heaviest],
         tokens=weigh[heaviest],
         rows=len(heaviest.rows),
-        longest=max(lengths[row] for row in heaviest.rows),
+        longest=int(max(lengths[row] for row in heaviest.rows)),
         steps=len(plan),
-        all_tokens=sum(weigh[step] for step in plan),
+        all_tokens=int(tokens_S.sum()),
     )
 
 
 def heaviest_rows(rows: Sequence[Encoded], spec: TrainSpec) -> list[list[Encoded]]:
     """Return the rows of the two steps with the most tokens, the heavier first."""
-    lengths = [len(row) for row in rows]
-    plan = sorted(plan_steps(lengths, spec), key=lambda step: sum(lengths[row] for row in step.rows), reverse=True)
-    return [[rows[row] for row in step.rows] for step in plan[:2]]
+    plan = plan_of(rows, spec)
+    heaviest = np.argsort(-plan.tokens(lengths_of(rows)), kind="stable")[:2]
+    return [[rows[row] for row in plan[int(number)].rows] for number in heaviest]
 
 
 def made_up(seq: int, batch: int, spec: TrainSpec, *, targets: float = 1.0) -> Workload:

@@ -14,8 +14,11 @@ from luthier.ground.errors import BadInput
 from luthier.rows.records import Notice, Record
 
 
-def read_hub(name: str) -> Iterator[Record | Notice]:
+def read_hub(name: str, *, stream: bool = False) -> Iterator[Record | Notice]:
     """Yield the records of `owner/name[:split]` (split: train). Labels kept as numbers get their names.
+
+    Args:
+        stream: fetch as it is read, and no further, instead of the whole dataset first.
 
     Raises:
         BadInput: the hub cannot be reached, or has no such dataset.
@@ -24,15 +27,16 @@ def read_hub(name: str) -> Iterator[Record | Notice]:
     split = split or "train"
     if repository.count("/") != 1 or ".." in repository:
         raise BadInput(f'"{name}" names no dataset', where="hub", fix="write hub:owner/name or hub:owner/name:split")
-    data = _load(repository, split)
-    names = {column: feature for column, feature in data.features.items() if isinstance(feature, datasets.ClassLabel)}
+    data = _load(repository, split, stream)
+    features = data.features or {}  # a stream may not know them
+    names = {column: feature for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
     for number, record in enumerate(data, 1):
         yield Record(f"hub:{repository}:{split}", number, _named(record, names))
 
 
-def _load(repository: str, split: str) -> Any:
+def _load(repository: str, split: str, stream: bool) -> Any:
     try:
-        return datasets.load_dataset(repository, split=split)
+        return datasets.load_dataset(repository, split=split, **({"streaming": True} if stream else {}))
     except Exception as error:  # the library raises errors of many packages when it is offline
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise BadInput(

@@ -1,6 +1,6 @@
 """Read a split: every record becomes a row or a counted fault with its place.
 
-A source is a file (JSONL, JSON, CSV, TSV, Parquet, text), a folder of text files, or `hub:owner/name[:split]`. Nothing
+A source is a file (JSONL, JSON, CSV, TSV, Parquet, text), a folder of such files, or `hub:owner/name[:split]`. Nothing
 is raised for a bad record, only for a source that is not there at all. Tokens and templates are not known here.
 
     >>> import tempfile
@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from luthier.ground.files import expanded
 from luthier.ground.results import Fault
-from luthier.rows.records import Notice, Record, read_records
+from luthier.rows.records import Notice, Record, files_in, read_records
 from luthier.rows.shapes import ShapeFault, row_of, shape_of
 from luthier.rows.types import Row
 
@@ -57,10 +57,46 @@ def read_rows(source: str, *, folder: Path, id_field: str = "id", group_field: s
         BadInput: the source is not there, or of no known kind.
     """
 
+    return collect(_records(source, folder), _row_maker(id_field, group_field))
+
+
+def stream_rows(
+    source: str, *, folder: Path, id_field: str = "id", group_field: str = "group"
+) -> Iterator[Row | Fault | Notice]:
+    """Yield what `read_rows` would return, one after the other, so that nothing is held; a hub source is streamed.
+
+    Names are not held against each other, and a text file of more than `records.PART_BYTES` comes in parts.
+
+    Raises:
+        BadInput: the source is not there, or of no known kind.
+    """
+    to_row = _row_maker(id_field, group_field)
+    for record in _records(source, folder, stream=True):
+        if isinstance(record, Notice):
+            yield record
+            continue
+        try:
+            if record.fault is not None:
+                raise ShapeFault(*record.fault)
+            yield to_row(record)
+        except ShapeFault as fault:
+            yield Fault(file=record.file, line=record.line, kind=fault.kind, message=fault.message)
+
+
+def _row_maker(id_field: str, group_field: str) -> Callable[[Record], Row]:
     def to_row(record: Record) -> Row:
         return row_of(record.value, place_of(record), id_field=id_field, group_field=group_field)
 
-    return collect(_records(source, folder), to_row)
+    return to_row
+
+
+def files_of(source: str, folder: Path) -> list[Path]:
+    """Return the files that a source is read from, in order; none for one of the hub.
+
+    Raises:
+        BadInput: there are none.
+    """
+    return [] if source.startswith(HUB) else [file for file, _ in files_in((folder / expanded(source)).resolve(), "")]
 
 
 def collect(records: Iterable[Record | Notice], to_row: Callable[[Record], Row]) -> ReadResult:
@@ -107,9 +143,9 @@ def place_of(record: Record) -> str:
     return f"{record.file}:{record.line}"
 
 
-def _records(source: str, folder: Path) -> Iterable[Record | Notice]:
+def _records(source: str, folder: Path, *, stream: bool = False) -> Iterable[Record | Notice]:
     if source.startswith(HUB):
         from luthier.rows.hub import read_hub  # here, since `datasets` takes seconds to import
 
-        return read_hub(source.removeprefix(HUB))
-    return read_records((folder / expanded(source)).resolve(), source)
+        return read_hub(source.removeprefix(HUB), stream=stream)
+    return read_records((folder / expanded(source)).resolve(), source, in_parts=stream)

@@ -23,6 +23,7 @@ from luthier.ground.strict_json import parse_json
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", *TEXT_SUFFIXES)
 MAX_LINE_BYTES = 64 * 2**20
+PART_BYTES = 4 * 2**20  # of a long text file: so much is one document at most
 BOM = b"\xef\xbb\xbf"
 _MAGIC = {b"\x1f\x8b": "gunzip", b"PK\x03\x04": "unzip", b"\x28\xb5\x2f\xfd": "unzstd", b"BZh": "bunzip2"}
 _JSON_MARK = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]|[^\s\[\]{},":]++', re.DOTALL)
@@ -45,27 +46,46 @@ class Notice:
     text: str
 
 
-def read_records(path: Path, name: str) -> Iterator[Record | Notice]:
-    """Yield the records of a file, or of all text files in a folder.
+def read_records(path: Path, name: str, *, in_parts: bool = False) -> Iterator[Record | Notice]:
+    """Yield the records of a file, or of all files of a known kind in a folder and below, by their names.
 
     Args:
         name: how places call the file.
+        in_parts: cut a text file of more than `PART_BYTES` at ends of lines, instead of holding it as one record.
 
     Raises:
         BadInput: there is no such file, or its name ends in nothing known.
     """
+    for file, called in files_in(path, name):
+        try:
+            if in_parts and file.suffix.lower() in TEXT_SUFFIXES and file.stat().st_size > PART_BYTES:
+                yield from _read_text_in_parts(file, called)
+            else:
+                yield from _READERS.get(file.suffix.lower(), _read_text)(file, called)
+        except OSError as error:
+            raise BadInput(f"the file cannot be read ({error.strerror})", where=str(file), fix="check it") from None
+
+
+def files_in(path: Path, name: str) -> list[tuple[Path, str]]:
+    """Return the files to read at `path`, a file or a folder, each with how places call it.
+
+    Raises:
+        BadInput: there is none.
+    """
     if path.is_dir():
-        yield from _read_folder(path, name)
-        return
+        found = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in SUFFIXES)
+        if not found:
+            kinds = ", ".join(SUFFIXES)
+            raise BadInput(
+                "the folder has no text files, nor others that are read", where=str(path), fix=f"use {kinds}"
+            )
+        return [(file, f"{name}/{file.relative_to(path).as_posix()}") for file in found]
     if not path.is_file():
         raise BadInput("there is no such file", where=str(path), fix="check the path; it is relative to the task file")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise BadInput(f'files named "*{suffix}" are not read', where=str(path), fix=f"use {', '.join(SUFFIXES)}")
-    try:
-        yield from _READERS.get(suffix, _read_text)(path, name)
-    except OSError as error:
-        raise BadInput(f"the file cannot be read ({error.strerror})", where=str(path), fix="check it") from None
+    return [(path, name)]
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[Record | Notice]:
@@ -226,12 +246,18 @@ def _read_text(path: Path, name: str) -> Iterator[Record | Notice]:
         yield Record(name, raw.count(b"\n", 0, error.start) + 1, fault=("not_utf8", _not_utf8(error)))
 
 
-def _read_folder(folder: Path, name: str) -> Iterator[Record | Notice]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix.lower() in TEXT_SUFFIXES)
-    if not files:
-        raise BadInput("the folder has no text files", where=str(folder), fix="name a file, or a folder of .txt or .md")
-    for file in files:
-        yield from _read_text(file, f"{name}/{file.relative_to(folder).as_posix()}")
+def _read_text_in_parts(path: Path, name: str) -> Iterator[Record | Notice]:
+    """Several rows of one long file, each of whole lines."""
+    yield Notice(f"{name} is long: it is read in parts of {PART_BYTES / 1e6:,.0f} MB, each a document")
+    with open(path, "rb") as stream:
+        line = 1
+        while raw := stream.read(PART_BYTES):
+            raw += stream.readline(MAX_LINE_BYTES)
+            try:
+                yield Record(name, line, {"text": _decode(raw.removeprefix(BOM)).replace("\r\n", "\n")})
+            except UnicodeDecodeError as error:
+                yield Record(name, line + raw.count(b"\n", 0, error.start), fault=("not_utf8", _not_utf8(error)))
+            line += raw.count(b"\n")
 
 
 _READERS = {

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from luthier.ground.errors import Refused
 from luthier.ground.hashes import key_of
 from luthier.ground.spec import TrainSpec
 from luthier.models.kernels.build import processor_key
+from luthier.rows.mixture import rows_key
 from luthier.rows.types import Encoded
 
 # Settings that change what is kept, and where, not what is learned; pack_tokens is noted as what it came to.
@@ -38,14 +38,6 @@ def fingerprint_of(
         "data.dev": rows_key(dev),
         "trained weights": f"{len(shapes)} tensors, {key_of(shapes)}",
     }
-
-
-def rows_key(rows: Sequence[Encoded]) -> str:
-    """Return the number of rows and a hash of their tokens, masks and order."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(len(row).to_bytes(8, "big") + row.ids_T.tobytes() + row.target_T.tobytes())
-    return f"{len(rows)} rows, {digest.hexdigest()[:16]}"
 
 
 def arithmetic_of(kernels: str) -> dict[str, Any]:

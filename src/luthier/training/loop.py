@@ -26,9 +26,10 @@ from luthier.ground.spec import TrainSpec
 from luthier.machine.memory import PeakMemory
 from luthier.models.quantized import parameter_count
 from luthier.objectives.base import Objective
+from luthier.rows.mixture import lengths_of
 from luthier.rows.packing import pack_rows
 from luthier.rows.types import Encoded
-from luthier.training.batches import PlannedStep, plan_steps, step_packs
+from luthier.training.batches import PlannedStep, plan_of, shortest, step_packs
 from luthier.training.checkpoint import ADAPTER, Checkpoint, folder_of
 from luthier.training.engine.body import engine_for
 from luthier.training.fingerprint import arithmetic_of, differences, fingerprint_of, refuse_changes, refuse_unlike
@@ -92,7 +93,7 @@ def train_rows(
     tell = tell if group.is_first else silent
     known = {**(fingerprint or {}), **fingerprint_of(spec, train, dev, trainable), "pack_tokens": pack_tokens}
     group.together(lambda: refuse_unlike(group.gather(known)))
-    step = make_step(model, objective, trainable, spec, autocast, group, root, min(train, key=len))
+    step = make_step(model, objective, trainable, spec, autocast, group, root, shortest(train))
     done = Progress()
     with (
         engine_for(model, spec, autocast, is_sharded=root is not None) as engine,
@@ -121,8 +122,8 @@ def train_rows(
             progress=done,
         )
         tell({"kind": "engine", "text": engine.sentence, "name": engine.name, "kernels": engine.kernels})
-        if kept := engine.remember_frozen([*train, *dev], spec, run, pack_tokens):
-            tell({"kind": "engine", "text": kept})
+        if isinstance(train, list) and (kept := engine.remember_frozen([*train, *dev], spec, run, pack_tokens)):
+            tell({"kind": "engine", "text": kept})  # of rows that lie on disk, states would take far more of it
         training.begin(resume)
         training.go(wish, deadline_s, resume_command)
         return training.finish()
@@ -151,9 +152,9 @@ class _Training:
     progress: Progress
 
     def __post_init__(self) -> None:
-        self.lengths = [len(row) for row in self.train]
-        self.plan = plan_steps(self.lengths, self.spec)
-        self.planned_tokens = sum(self.lengths[row] for planned in self.plan for row in planned.rows)
+        self.lengths = lengths_of(self.train)
+        self.plan = plan_of(self.train, self.spec)
+        self.planned_tokens = int(self.plan.tokens(self.lengths).sum())
         self.saved_step: int | None = None
         self.started = time.perf_counter()
 
@@ -170,7 +171,11 @@ class _Training:
             self._restore(checkpoint)
 
     def _tell_steps_of_several_packs(self) -> None:
-        several = sum(len(step_packs(self.train, planned, self.pack_tokens, self.shares)) > 1 for planned in self.plan)
+        if isinstance(self.train, list):
+            packs = (step_packs(self.train, planned, self.pack_tokens, self.shares) for planned in self.plan)
+            several = sum(len(of_step) > 1 for of_step in packs)
+        else:  # rows on disk are not all read for a word of advice
+            several = int((self.plan.tokens(self.lengths) > self.pack_tokens).sum())
         if several:
             text = (
                 f"{several} of {len(self.plan)} steps are longer than a pack of {self.pack_tokens:,} tokens and add up "
@@ -222,7 +227,7 @@ class _Training:
         progress, began = self.progress, time.perf_counter()
         own = share_rows(self.lengths, planned.rows, self.group.size)[self.group.rank]
         packs = step_packs(self.train, PlannedStep(planned.epoch, own), self.pack_tokens, self.shares)
-        tokens = sum(self.lengths[row] for row in planned.rows)
+        tokens = int(self.lengths[list(planned.rows)].sum())
         targets = sum(self.train[row].target_tokens for row in planned.rows)
         rate = rate_at(progress.step, len(self.plan), self.spec)
         ceiling = self._ceiling()
@@ -300,7 +305,7 @@ class _Training:
     def _dev_loss(self) -> float | None:
         if not self.dev:
             return None
-        rows = share_rows([len(row) for row in self.dev], range(len(self.dev)), self.group.size)[self.group.rank]
+        rows = share_rows(lengths_of(self.dev), range(len(self.dev)), self.group.size)[self.group.rank]
         loss_sum, count = self.step.evaluate(pack_rows([self.dev[row] for row in rows], self.pack_tokens, self.shares))
         if count and math.isfinite(loss_sum):
             return loss_sum / count
@@ -352,12 +357,10 @@ class _Training:
             self.keeper.restore_weights(best_step)
         self.model.eval()
         adapter = folder_of(self.run, best_step) / ADAPTER
-        last_epoch = next(
-            i for i, planned in enumerate(self.plan) if planned.epoch == self.plan[progress.step - 1].epoch
-        )
+        last_epoch = self.plan.begins_epoch(progress.step - 1)
         return TrainOutcome(
             steps=progress.step,
-            epochs=sum(len(planned.rows) for planned in self.plan[: progress.step]) / len(self.train),
+            epochs=self.plan.epochs_after(progress.step),
             rows=len(self.train),
             tokens=progress.tokens,
             target_tokens=progress.target_tokens,
@@ -389,8 +392,10 @@ class _Training:
 
 
 def _refuse_untrainable(train: Sequence[Encoded]) -> None:
-    if not train:
+    if not len(train):
         raise BadInput("there are no rows to train on", fix="give data.train some rows")
+    if not isinstance(train, list):  # of rows on disk each has targets, and all need not be read
+        return
     empty = [row.place for row in train if not row.target_tokens]
     if empty:
         shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")

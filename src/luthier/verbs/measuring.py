@@ -20,7 +20,7 @@ from luthier.objectives.base import Objective
 from luthier.planning.choose import applied
 from luthier.planning.workload import heaviest_rows
 from luthier.rows.types import Encoded
-from luthier.training.batches import PlannedStep, step_packs
+from luthier.training.batches import PlannedStep, shortest, step_packs
 from luthier.training.engine.body import engine_for
 from luthier.training.loop import PACK_TOKENS
 from luthier.training.parallel.group import SOLO
@@ -38,7 +38,7 @@ def measured(bench: Workbench, objective: Objective, rows: Sequence[Encoded], pl
     bench.tell({"kind": "stage", "text": f"measuring {len(heavy) + 1} of the heaviest steps"})
     baseline = resident_bytes()
     with injected(bench, get_kind(spec.adapter.kind), objective, SOLO) as (loaded, trainable, root):
-        step = make_step(loaded.model, objective, trainable, spec, autocast_of(spec), SOLO, root, min(rows, key=len))
+        step = make_step(loaded.model, objective, trainable, spec, autocast_of(spec), SOLO, root, shortest(rows))
         with engine_for(loaded.model, spec, autocast_of(spec)) as engine, PeakMemory() as peak:
             taken = []
             for of_step in [*heavy, heavy[0]]:

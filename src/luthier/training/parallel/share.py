@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from luthier.rows.types import IntArray
 
-def share_rows(lengths: Sequence[int], rows: Sequence[int], size: int) -> list[tuple[int, ...]]:
+
+def share_rows(lengths: Sequence[int] | IntArray, rows: Sequence[int], size: int) -> list[tuple[int, ...]]:
     """Return the rows of each of `size` processes, balanced by tokens: the longest first, each to the least loaded.
 
     The same everywhere, since nothing is drawn. Some get none if there are fewer rows than processes. Order within a
