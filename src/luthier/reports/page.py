@@ -24,6 +24,8 @@ from luthier.ground.files import write_whole
 from luthier.ground.plan_result import PlanResult
 from luthier.ground.results import AdviceResult, CheckResult, CompareResult, ItemExample, Pair, ReportResult
 from luthier.reports import plan_words
+from luthier.reports.classification_section import classification_section
+from luthier.reports.context_section import context_section
 from luthier.reports.curves import learning_figure, length_figure, loss_figure
 from luthier.reports.figures import (
     best_of,
@@ -37,6 +39,7 @@ from luthier.reports.figures import (
     tokens_figure,
 )
 from luthier.reports.plan_figures import frontier_figure, memory_bar, predicted_measured
+from luthier.reports.section import KindSection
 from luthier.reports.sentences import (
     check_sentence,
     contrasts_sentence,
@@ -53,6 +56,7 @@ _PLAN_WORDS: tuple[Callable[..., Any], ...] = (
     plan_words.memory_words, plan_words.pace_facts, plan_words.parallel_facts, plan_words.rules_of,
     plan_words.same_words, plan_words.shown_points, plan_words.step_time, plan_words.terms_of, plan_words.what_facts,
 )  # fmt: skip
+_OF_KINDS: tuple[Callable[[CompareResult], KindSection | None], ...] = (classification_section, context_section)
 _SHOWN_PARTS = (
     5  # columns of the score table beside the score; a metric with more parts shows these and the JSON has all
 )
@@ -80,6 +84,7 @@ def page_html(result: CompareResult, advice: AdviceResult, plan: PlanResult | No
         tiles=_tiles(result),
         contents=_contents(result, advice, plan),
         figures=_figures(result, plan),
+        kind_sections=_kind_sections(result),
         best=best_of(result.systems),
         part_titles=parts,
         priced=any(system.cost is not None for system in result.systems),
@@ -114,6 +119,11 @@ class Section:
 
     id: str
     title: str
+
+
+def _kind_sections(result: CompareResult) -> list[KindSection]:
+    """Return the sections that only tasks of one kind have."""
+    return [section for make in _OF_KINDS if (section := make(result)) is not None]
 
 
 def _template() -> jinja2.Template:
@@ -195,6 +205,7 @@ def _contents(result: CompareResult, advice: AdviceResult, plan: PlanResult | No
     sections = [
         (result.systems, "scores", "Scores"),
         (result.contrasts, "contrasts", "What is shown"),
+        *((True, section.id, section.title) for section in _kind_sections(result)),
         (advice.advice or advice.rejected, "advice", "Advice"),
         (result.systems, "cost", "Cost"),
         (plan, "needs", "What it needs"),

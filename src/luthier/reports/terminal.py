@@ -36,6 +36,8 @@ from luthier.ground.words import (
     size,
     span,
 )
+from luthier.reports.classification_section import classification_view
+from luthier.reports.context_section import context_view
 from luthier.reports.figures import best_of, part_title, shown_parts, title_of
 from luthier.reports.plan_words import memory_words
 from luthier.reports.terminal_check import check_view
@@ -65,6 +67,10 @@ def compare_view(result: CompareResult) -> RenderableType:
         blocks += [_scores(result), _costs(result)]
     if result.contrasts:
         blocks.append(_contrasts(result))
+    if result.classification:
+        blocks.append(classification_view(result.classification))
+    if result.context:
+        blocks.append(context_view(result.context))
     notes = [f"{many(result.n_test, 'test item')}, {result.metric}, {100 * result.confidence:g}% intervals"]
     notes += [result.sampled] if result.sampled else []
     notes += [result.provenance.sentence]
