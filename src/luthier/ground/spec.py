@@ -220,7 +220,9 @@ class TrainSpec(Strict):
     )
     turns: Literal["all", "last"] = Field("all", description="Of sft: assistant turns that are trained.")
     prompt_loss_weight: Fraction = Field(0.0, description="Of sft: weight of the tokens that are not the assistant's.")
-    neftune_alpha: float | None = Field(None, gt=0.0, description="Noise on embeddings while training (NEFTune).")
+    neftune_alpha: float | None = Field(
+        None, gt=0.0, description="Of sft: noise on embeddings while training (NEFTune; 5 is usual)."
+    )
     curriculum: Literal["none", "length"] = Field("none", description="Order of the first epoch: short rows first.")
     vocabulary: VocabularySpec = VocabularySpec()
     infill: InfillSpec = InfillSpec()
@@ -298,11 +300,24 @@ class TrainSpec(Strict):
             raise ValueError("precision: fp16 needs base: fp32 (or none named), since bf16 weights would lose digits")
         if self.precision == "fp16" and self.adapter.masters == "none":
             raise ValueError("adapter.masters: none needs precision: bf16")
+        if self.objective in ("pretrain", "infill", "classify"):
+            self._refuse_what_is_for_answers()
         if self.base in ("int8", "nf4"):
             self._refuse_what_needs_whole_weights()
         if self.optimizer_in_backward:
             self._refuse_what_needs_the_whole_gradient()
         return self
+
+    def _refuse_what_is_for_answers(self) -> None:
+        """Refuse settings of sft where nothing would become of them."""
+        set_ = {
+            "turns": self.turns != "all",
+            "prompt_loss_weight": self.prompt_loss_weight > 0,
+            "neftune_alpha": self.neftune_alpha is not None,
+        }
+        named = [name for name, is_set in set_.items() if is_set]
+        if named:
+            raise ValueError(f"{' and '.join(named)} of train is for objective: sft, not {self.objective}")
 
     def _refuse_what_needs_whole_weights(self) -> None:
         """Refuse what trains, scales up or shards the weights that a quantised base has only as codes."""

@@ -91,7 +91,7 @@ class Objective(ABC):
 
     def ask(self, row: Row) -> list[int]:
         """Return the tokens after which the trained model writes its answer; the row comes without one."""
-        return self.renderer.encode_prompt(row.messages or (Message("user", row.input),))
+        return self.renderer.encode_prompt(row.messages or (Message("user", row.input),), row.tools)
 
 
 ObjectiveMaker = Callable[[ObjectiveContext], Objective]

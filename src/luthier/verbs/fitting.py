@@ -103,7 +103,7 @@ def fit(bench: Workbench, objective: Objective, rows: Sequence[Encoded], run: Pa
 def shares_beginnings(spec: TrainSpec, family: str) -> bool:
     """Whether training would compute common beginnings of rows once."""
     native = has_native_attention() and spec.precision == "bf16" and spec.base != "fp32"
-    return spec.prefix_sharing and native and family in FAMILIES
+    return spec.prefix_sharing and native and family in FAMILIES and spec.neftune_alpha is None
 
 
 def _question(

@@ -14,7 +14,7 @@ import contextlib
 import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -48,15 +48,20 @@ class Engine:
     kernels: str
     reason: str = ""
     body: FastBody | None = None
+    by_row: bool = False
 
     @property
     def shares(self) -> bool:
-        """Whether common beginnings of rows pay: only the native attention does not slow down for them."""
-        return self.name == "fast" and self.kernels == "native"
+        """Whether common beginnings of rows pay: only the native attention does not slow down for them.
+
+        Noise on embeddings is each row's own (`by_row`), so that nothing can be shared.
+        """
+        return self.name == "fast" and self.kernels == "native" and not self.by_row
 
     def remember_frozen(self, rows: Sequence[Encoded], spec: TrainSpec, run: Path, pack_tokens: int) -> str:
         """Compute what never changes for rows that come again, and return a sentence about it ("" if nothing does)."""
-        if self.body is None or spec.epochs <= 1 or spec.layers_in_turn or not self.body.lowest_trained:
+        once = spec.epochs <= 1 or spec.layers_in_turn or spec.neftune_alpha  # noise is another one in every epoch
+        if self.body is None or once or not self.body.lowest_trained:
             return ""
         try:
             size = self.body.remember(rows, run, pack_tokens)
@@ -90,7 +95,7 @@ def engine_for(
     if reason is None:
         with fast_body(model, spec.checkpointing, spec.mlp_tile) as engine:
             if engine.name == "fast":
-                yield engine
+                yield replace(engine, by_row=spec.neftune_alpha is not None)
                 return
             reason = engine.reason
     with _general_body(model, spec, reason) as engine:
