@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from luthier.ground.task import Task, json_schema, load_task
     from luthier.verbs.advise import advise
     from luthier.verbs.check import check
+    from luthier.verbs.classify import classify
     from luthier.verbs.compare import compare
     from luthier.verbs.doctor import doctor
     from luthier.verbs.prompt import prompt
@@ -47,6 +48,7 @@ _HOMES = {
     "load_task": "luthier.ground.task",
     "advise": "luthier.verbs.advise",
     "check": "luthier.verbs.check",
+    "classify": "luthier.verbs.classify",
     "compare": "luthier.verbs.compare",
     "doctor": "luthier.verbs.doctor",
     "index": "luthier.verbs.retrieve",
@@ -66,6 +68,7 @@ __all__ = [
     "Task",
     "advise",
     "check",
+    "classify",
     "compare",
     "doctor",
     "index",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from luthier.cli import classify
 from luthier.cli.session import session
 
 if TYPE_CHECKING:
@@ -342,3 +343,6 @@ def report(
 
         result = lu.report(_task(task, set_), run=run, out=out, tell=here.tell)
         here.show(result, lambda page: f"{page.verdict}\n\n{page.page}  ({page.bytes:,} bytes)")
+
+
+classify.register(app)

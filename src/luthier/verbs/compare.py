@@ -24,8 +24,7 @@ from luthier.evaluation.systems import SYSTEMS, Item, Passages, System, SystemCo
 from luthier.generation.endpoint import Endpoint
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
-from luthier.ground.objective_results import ContextResult
-from luthier.ground.objective_results import ClassificationResult
+from luthier.ground.objective_results import ClassificationResult, ContextResult
 from luthier.ground.results import CompareResult, PromptResult, TrainResult
 from luthier.ground.task import Task, load_task
 from luthier.machine.describe import environment
@@ -165,6 +164,7 @@ def _compare(bench: Workbench, names: Sequence[str], run: Run) -> CompareResult:
         provenance=bench.model(spec.generation.precision).provenance,
         environment=environment(spec.compare.seed),
         context=_longer_window(bench, made, run),
+        classification=_classification(bench, runs),
         seconds=time.perf_counter() - started,
     )
 

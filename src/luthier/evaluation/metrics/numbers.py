@@ -2,8 +2,10 @@
 
 Both are relative, so they need no scale. Correlations over all items are in `luthier.evaluation.classification`.
 
->>> within.score("about 104", "100", MetricContext()).value, round(closeness.score("50", "100", MetricContext()).value, 3)
-(1.0, 0.667)
+>>> within.score("about 104", "100", MetricContext()).value
+1.0
+>>> round(closeness.score("50", "100", MetricContext()).value, 3)
+0.667
 """
 
 from __future__ import annotations
