@@ -49,7 +49,7 @@ def measure(lever: dict[str, Any]) -> dict[str, Any]:
     from luthier.models.find import find_model
     from luthier.models.load import load_model
     from luthier.objectives.base import ObjectiveContext
-from luthier.objectives.sft import SupervisedFinetuning
+    from luthier.objectives.sft import SupervisedFinetuning
     from luthier.training.engine.body import engine_for
     from luthier.training.step import TorchStep
 

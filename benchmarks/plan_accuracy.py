@@ -216,7 +216,7 @@ def measure(cell: dict[str, Any], folder: Path) -> dict[str, float]:
     from luthier.models.find import find_model
     from luthier.models.load import load_model
     from luthier.objectives.base import ObjectiveContext
-from luthier.objectives.sft import SupervisedFinetuning
+    from luthier.objectives.sft import SupervisedFinetuning
     from luthier.training.loop import PACK_TOKENS, train_rows
     from luthier.training.precision import autocast_of, base_precision, base_quantized
 
@@ -228,7 +228,7 @@ from luthier.objectives.sft import SupervisedFinetuning
     kind.inject(loaded.model, spec.adapter, seed=0)
     with tempfile.TemporaryDirectory() as run:
         outcome = train_rows(
-            loaded.model, SupervisedFinetuning(ObjectiveContext(None)), rows_of(cell), [], spec, Path(run) / "run",  # type: ignore[arg-type]
+            loaded.model, SupervisedFinetuning(ObjectiveContext(None)), rows_of(cell), [], spec, Path(run) / "run",
             trainable=kind.trainable(loaded.model),
             save_adapter=lambda to: kind.save(loaded.model, to, spec.adapter, loaded.provenance),
             autocast=autocast_of(spec), pack_tokens=spec.pack_tokens or PACK_TOKENS,

@@ -54,7 +54,7 @@ def main() -> None:
     model = load_model(find_model("smollm2-135m-instruct"), "bf16").model
     kind, spec = get_kind("lora"), TrainSpec()
     kind.inject(model, AdapterSpec(rank=16), seed=0)
-    step = TorchStep(model, SupervisedFinetuning(ObjectiveContext(None)), kind.trainable(model), spec)  # type: ignore[arg-type]
+    step = TorchStep(model, SupervisedFinetuning(ObjectiveContext(None)), kind.trainable(model), spec)
     with engine_for(model, spec) as engine:
         steps = [pack_rows(_rows(options.tokens, seed), 1536) for seed in range(options.steps)]
         for packs in steps[:2]:
