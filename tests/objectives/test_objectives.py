@@ -29,7 +29,7 @@ ROWS = [
 class LetterRenderer:
     """A stand-in: letters are tokens, and an assistant's letters and the end token 1 are targets."""
 
-    def encode_row(self, row: Row, *, train: str = "all") -> Encoded:
+    def encode_row(self, row: Row, *, train: str = "all", prompt_weight: float = 0.0) -> Encoded:
         ids, mask = [0], [False]
         for message in row.messages or ():
             letters = [ord(letter) - ord("a") + 2 for letter in message.content] + [1]

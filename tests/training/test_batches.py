@@ -67,3 +67,15 @@ def test_packs_hold_the_step_and_nothing_else(pack_tokens: int) -> None:
 def test_rows_per_step_counts_rows_whatever_their_length() -> None:
     planned = plan_steps([5, 900, 1, 1, 7], TrainSpec(epochs=1, rows_per_step=2, tokens_per_step=3))
     assert [len(step.rows) for step in planned] == [2, 2, 1]
+
+
+@given(lengths=LENGTHS, epochs=st.sampled_from([0.5, 1.0, 2.0]), seed=st.integers(0, 5))
+def test_a_curriculum_takes_the_same_rows_of_the_first_epoch_short_ones_first(
+    lengths: list[int], epochs: float, seed: int
+) -> None:
+    spec = TrainSpec(epochs=epochs, rows_per_step=3, seed=seed)
+    plain, ordered = (plan_steps(lengths, s) for s in (spec, spec.model_copy(update={"curriculum": "length"})))
+    for epoch in (0, 1):
+        before, after = ([n for step in plan if step.epoch == epoch for n in step.rows] for plan in (plain, ordered))
+        wanted = sorted(before, key=lambda n: lengths[n]) if epoch == 0 else before  # ties stay as they were drawn
+        assert after == wanted

@@ -99,7 +99,8 @@ def plan_steps(lengths: Sequence[int] | IntArray, spec: TrainSpec, order: Order 
 
     A step takes `rows_per_step` rows of its epoch, or, if that is not set, rows until their tokens reach
     `tokens_per_step`; what is left at the end of an epoch is a smaller step. A last, fractional epoch takes the first
-    rows of its order. With `max_steps` no more steps are made than these.
+    rows of its order. With `curriculum: length` the first epoch goes from short rows to long ones. With `max_steps` no
+    more steps are made than these.
 
     Args:
         order: which rows an epoch takes, and in which order (default: all, shuffled).
@@ -115,7 +116,10 @@ def plan_steps(lengths: Sequence[int] | IntArray, spec: TrainSpec, order: Order 
             rows = own(spec.seed, epoch)
             sizes[epoch] = len(rows)
             share = min(1.0, spec.epochs - epoch)
-            for step in cut_steps(weights, rows[: math.ceil(share * len(rows))].tolist(), enough):
+            taken = rows[: math.ceil(share * len(rows))]
+            if spec.curriculum == "length" and epoch == 0:
+                taken = shortest_first(taken, lengths)
+            for step in cut_steps(weights, taken.tolist(), enough):
                 yield PlannedStep(epoch, step)
 
     return StepPlan(steps(), spec.max_steps, lambda epoch: sizes[epoch])
@@ -124,6 +128,11 @@ def plan_steps(lengths: Sequence[int] | IntArray, spec: TrainSpec, order: Order 
 def epoch_order(rows: int, seed: int, epoch: int) -> IntArray:
     """Return the order of `rows` rows in an epoch, each epoch's own."""
     return np.random.default_rng(derived_seed(seed, "order", epoch)).permutation(rows)
+
+
+def shortest_first(order: IntArray, lengths: Sequence[int] | IntArray) -> IntArray:
+    """Return the rows of an order, short ones first; rows of one length stay as the order has them."""
+    return order[np.argsort(np.asarray(lengths)[order], kind="stable")]
 
 
 def cut_steps(
