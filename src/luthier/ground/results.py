@@ -101,6 +101,32 @@ class RowView(Result):
     segments: list[Segment]
 
 
+class TurnCounts(Result):
+    """The assistant's turns of a split, and what rows carry beside their text."""
+
+    answers: int = 0
+    untrained: int = 0  # answers that no target is made of: `train: false`, or not the last where turns is last
+    calls: int = 0  # answers that call a tool
+    with_tools: int = 0  # rows that list tools
+    weighted: int = 0  # rows of another weight than 1
+    weightless: int = 0  # rows of weight 0, which are left out
+    smallest_weight: float = 1.0
+    largest_weight: float = 1.0
+
+
+class SourceCounts(Result):
+    """One source of documents, as it is trained on."""
+
+    split: str
+    source: str
+    documents: int
+    pieces: int  # a document longer than `max_length` is cut
+    tokens: int
+    bytes: int
+    epoch_tokens: int  # that the first epoch takes of it; 0 of what is not trained on
+    is_whole: bool  # False: it was read only as far as it is needed
+
+
 class CheckResult(Result):
     """The data truth sheet."""
 
@@ -118,6 +144,8 @@ class CheckResult(Result):
     on_long: str
     template: str  # "chat template of the model" or "plain text"
     views: list[RowView]
+    turns: dict[str, TurnCounts] = Field(default_factory=dict)  # split -> its conversations
+    sources: list[SourceCounts] = Field(default_factory=list)  # of raw text
     labels: dict[str, dict[str, int]] = Field(default_factory=dict)  # split -> label -> rows, of a classification task
     warnings: list[str]
     reasons: list[str]  # why `ok` is false

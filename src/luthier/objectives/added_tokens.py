@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from tokenizers import AddedToken
 
+from luthier.ground.errors import BadInput
+from luthier.ground.spec import TrainSpec
 from luthier.models.vocabulary import Init, VocabularyExtension, spells_back
 from luthier.rows.template import Renderer
 
@@ -37,6 +39,29 @@ def with_tokens(
     longer = Renderer(extension.tokenizer, chat_template=given, stop_ids=renderer.end_ids)
     longer.key = renderer.key  # the template's; what was added is a key of its own
     return longer, extension
+
+
+def extended_by(
+    renderer: Renderer, words: Sequence[str], train: TrainSpec
+) -> tuple[Renderer, tuple[VocabularyExtension, ...]]:
+    """Return the renderer and the extension for a task's new words; nothing changes if it has none.
+
+    Raises:
+        BadInput: the tokenizer has all of them, or cannot write one back; or the model does not only decode.
+    """
+    if not words:
+        return renderer, ()
+    if type(renderer) is not Renderer:
+        raise BadInput(
+            "new words are for models that only decode", where="train.vocabulary", fix="leave train.vocabulary out"
+        )
+    longer, extension = with_tokens(
+        renderer,
+        word_forms(renderer, words),
+        init=train.vocabulary.init,
+        resized=train.adapter.kind == "full",
+    )
+    return longer, (extension,)
 
 
 def word_forms(renderer: Renderer, words: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ An objective returns the float32 *sum* of its loss over targets, and the sum of 
 micro-batches and processes add up exactly. Every objective passes `luthier.objectives.conformance.check_objective`.
 
     >>> OBJECTIVES.names()
-    ['sft']
+    ['classify', 'infill', 'pretrain', 'sft']
 """
 
 from __future__ import annotations
@@ -58,11 +58,13 @@ class Objective(ABC):
     Attributes:
         answers: what the trained model gives: text that it writes, a label, or only the likelihood of text.
         extensions: what is put into the base model before the adapter, the task's first.
+        reads_corpora: whether training rows are documents, which are streamed, kept as tokens on disk and cut.
         window: the most tokens of a row that the model can read; None if the objective knows of no limit.
     """
 
     name: ClassVar[str]
     answers: ClassVar[Answers] = "text"
+    reads_corpora: ClassVar[bool] = False
     window: int | None = None
 
     def __init__(self, context: ObjectiveContext) -> None:
@@ -99,7 +101,7 @@ ObjectiveMaker = Callable[[ObjectiveContext], Objective]
 OBJECTIVES: Registry[ObjectiveMaker] = Registry(
     "luthier.objectives",
     "objective",
-    modules=("luthier.objectives.classify", "luthier.objectives.infill", "luthier.objectives.sft",),
+    modules=("luthier.objectives.classify", "luthier.objectives.infill", "luthier.objectives.pretrain", "luthier.objectives.sft",),
     missing=lambda entry: None if callable(entry) else "it must be a class or function that takes an ObjectiveContext",
 )
 

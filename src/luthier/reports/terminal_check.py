@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from luthier.ground.results import CheckResult, Duplicates, RowView
+from luthier.ground.results import CheckResult, Duplicates, RowView, TurnCounts
 from luthier.ground.words import count, many
 from luthier.reports.terminal_parts import facts, plain_table, spaced, text
 from luthier.reports.text import visible
@@ -27,7 +27,7 @@ def check_view(result: CheckResult) -> RenderableType:
     if result.reasons or result.warnings:
         reasons = [text(f"✗ {reason}", "red") for reason in result.reasons]
         blocks.append(Group(*reasons, *(text(f"! {warning}", "yellow") for warning in result.warnings)))
-    blocks += [_rows(result), _findings(result)]
+    blocks += [_rows(result), *([_sources(result)] if result.sources else []), _findings(result)]
     if result.faults:
         blocks.append(_faults(result))
     if result.views:
@@ -70,6 +70,17 @@ def _rows(result: CheckResult) -> Table:
     return table
 
 
+def _sources(result: CheckResult) -> Table:
+    table = plain_table("source", "documents", "pieces", "tokens", "bytes", "in an epoch")
+    whole = sum(source.epoch_tokens for source in result.sources) or 1
+    for source in result.sources:
+        share = f"{count(source.epoch_tokens)} ({source.epoch_tokens / whole:.0%})" if source.epoch_tokens else "–"
+        more = "" if source.is_whole else "+"
+        numbers = [count(source.documents) + more, count(source.pieces), count(source.tokens), count(source.bytes)]
+        table.add_row(text(f"{source.source} ({source.split})"), *map(text, numbers), text(share))
+    return table
+
+
 def _findings(result: CheckResult) -> Table:
     lost = sum(rows.without_target for rows in result.rows.values())
     lengths = [(f"tokens, {split}", histogram_line(tokens.histogram)) for split, tokens in result.tokens.items()]
@@ -77,6 +88,7 @@ def _findings(result: CheckResult) -> Table:
         [
             *lengths,
             *((f"labels, {split}", labels_line(counts)) for split, counts in result.labels.items() if counts),
+            *((f"answers, {split}", line) for split, turns in result.turns.items() if (line := turns_line(turns))),
             *((f"repeats, {split}", _found(found)) for split, found in result.duplicates.items()),
             *((f"overlap, {pair}", _found(found)) for pair, found in result.overlap.items()),
             ("contradictions", many(len(result.conflicts), "pair") + " with the same input and another output"),
@@ -93,6 +105,21 @@ def labels_line(counts: dict[str, int]) -> str:
     shown = [f"{label} {count(rows)}" for label, rows in counts.items()]
     more = f" and {len(shown) - 12} more labels" if len(shown) > 12 else ""
     return ", ".join(shown[:12]) + more
+
+
+def turns_line(turns: TurnCounts) -> str:
+    """Return what is not as usual about the answers of a split: `480, 20 of them not trained, 200 call tools`."""
+    said = [
+        (turns.untrained, f"{count(turns.untrained)} of them not trained"),
+        (turns.calls, f"{count(turns.calls)} call tools"),
+        (turns.with_tools, f"{many(turns.with_tools, 'row')} with tools"),
+        (
+            turns.weighted,
+            f"{many(turns.weighted, 'row')} weighted ({turns.smallest_weight:g} to {turns.largest_weight:g})",
+        ),
+    ]
+    told = [words for number, words in said if number]
+    return ", ".join([count(turns.answers), *told]) if told else ""
 
 
 def _end_token(result: CheckResult) -> str:

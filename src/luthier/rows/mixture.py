@@ -63,6 +63,11 @@ class MixedRows(Sequence[Encoded]):
         self.lengths: IntArray = np.concatenate(own)
         self.key = self._key()
 
+    @property
+    def sizes(self) -> list[int]:
+        """How many rows each source has."""
+        return [len(chosen) for chosen in self._chosen]
+
     def __len__(self) -> int:
         return len(self.lengths)
 

@@ -148,4 +148,4 @@ def _records(source: str, folder: Path, *, stream: bool = False) -> Iterable[Rec
         from luthier.rows.hub import read_hub  # here, since `datasets` takes seconds to import
 
         return read_hub(source.removeprefix(HUB), stream=stream)
-    return read_records((folder / expanded(source)).resolve(), source, in_parts=stream)
+    return read_records((folder / expanded(source)).resolve(), source.rstrip("/"), in_parts=stream)

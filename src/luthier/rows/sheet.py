@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from luthier.ground.results import CheckResult, Fault, RowCounts, RowView, Segment, TokenCounts
+from luthier.ground.results import CheckResult, Fault, RowCounts, RowView, Segment, TokenCounts, TurnCounts
 from luthier.rows.duplicates import SHOWN, across, conflicts, folded, within
 from luthier.rows.lengths import OnLong, cuttable, fit_length
 from luthier.rows.read import ReadResult
@@ -47,6 +47,8 @@ class SplitSheet:
     kept: list[Encoded] = field(default_factory=list)
     unended: int = 0  # kept rows whose last target is no end token
     too_long: int = 0
+    weightless: int = 0  # rows of weight 0
+    quiet: int = 0  # rows of which no answer is to be trained
     top_answer: tuple[str, float] = ("", 0.0)  # the most frequent answer and its share
 
 
@@ -57,6 +59,7 @@ def truth_sheet(
     *,
     encode: Callable[[Row], Sequence[Encoded]] | None = None,
     prompt_of: Callable[[Row], Row] = lambda row: row,
+    turns: Literal["all", "last"] = "all",
     max_length: int = 2048,
     on_long: OnLong = "drop",
     on_bad: Literal["refuse", "skip"] = "refuse",
@@ -68,6 +71,7 @@ def truth_sheet(
         encode: how the objective encodes a row, in one piece or several, which are what is counted as kept (default:
             as a conversation, all answers trained).
         prompt_of: what training makes of a row (instruction, examples, passages), with its answer.
+        turns: which answers of a conversation are trained.
         max_length, on_long: the length policy of training.
         on_bad: whether refused rows forbid training.
     """
@@ -92,6 +96,7 @@ def truth_sheet(
         task=task_name,
         rows={name: sheet.counts for name, sheet in sheets.items()},
         tokens={name: sheet.tokens for name, sheet in sheets.items()},
+        turns={name: counts for name, sheet in sheets.items() if (counts := turn_counts(sheet.rows, turns)).answers},
         faults=faults[:SHOWN],
         fault_counts=dict(Counter(fault.kind for fault in faults).most_common()),
         duplicates=duplicates,
@@ -102,7 +107,7 @@ def truth_sheet(
         max_length=max_length,
         on_long=on_long,
         template=renderer.template,
-        views=[_view(encoded, renderer) for encoded in _spread(train.kept if train else [])],
+        views=[seen_row(encoded, renderer) for encoded in _spread(train.kept if train else [])],
         warnings=[*notices, *warnings_of(sheets, duplicates, overlap, clashes, on_long=on_long, max_length=max_length)],
         reasons=reasons,
         ok=not reasons,
@@ -121,9 +126,14 @@ def _split_sheet(
     encoded: list[Encoded] = []
     for row in result.rows:
         try:
-            encoded += encode(prompt_of(row))
+            pieces = encode(prompt_of(row))
         except RowRefused as refusal:
             sheet.faults.append(_fault(row, refusal))
+            continue
+        encoded += pieces
+        if not any(piece.target_tokens for piece in pieces):
+            sheet.weightless += row.weight == 0
+            sheet.quiet += row.weight > 0 and any(not message.train for message in row.messages or ())
     vanished = dropped = cut = 0
     for one in encoded:
         sheet.too_long += len(one) > max_length
@@ -149,6 +159,24 @@ def _split_sheet(
     return sheet
 
 
+def turn_counts(rows: Sequence[Row], turns: Literal["all", "last"]) -> TurnCounts:
+    """Return how many answers rows have, how many of them are not trained or call tools, and the rows' weights."""
+    answers = [[message for message in row.messages or () if message.role == "assistant"] for row in rows]
+    trained = [[m for m in (of_row if turns == "all" else of_row[-1:]) if m.train] for of_row in answers]
+    weights = [row.weight for row in rows] or [1.0]
+    total = sum(map(len, answers))
+    return TurnCounts(
+        answers=total,
+        untrained=total - sum(map(len, trained)),
+        calls=sum(bool(message.tool_calls) for of_row in answers for message in of_row),
+        with_tools=sum(row.tools is not None for row in rows),
+        weighted=sum(weight != 1.0 for weight in weights),
+        weightless=sum(weight == 0.0 for weight in weights),
+        smallest_weight=min(weights),
+        largest_weight=max(weights),
+    )
+
+
 def _targets_too_long(encoded: Encoded, max_length: int) -> bool:
     """Tell whether no cut of the prompt could make the row fit."""
     return len(encoded) - cuttable(encoded) > max_length
@@ -172,20 +200,20 @@ def _token_counts(encoded: Sequence[Encoded], kept: Sequence[Encoded]) -> TokenC
     return TokenCounts(
         total=sum(len(one) for one in kept),
         target=sum(one.target_tokens for one in kept),
-        quantiles=_quantiles(lengths_N),
-        target_quantiles=_quantiles(targets_N),
-        histogram=_histogram(lengths_N),
+        quantiles=quantiles_of(lengths_N),
+        target_quantiles=quantiles_of(targets_N),
+        histogram=histogram_of(lengths_N),
     )
 
 
-def _quantiles(values_N: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, int]:
+def quantiles_of(values_N: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, int]:
     if not len(values_N):
         return {}
     found = np.percentile(values_N, _QUANTILES, method="nearest")
     return {f"p{q}": int(value) for q, value in zip(_QUANTILES, found, strict=True)}
 
 
-def _histogram(values_N: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[tuple[int, int, int]]:
+def histogram_of(values_N: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[tuple[int, int, int]]:
     """Return (from, to, rows), with whole numbers in [from, to]; the bins are equally wide and cover all rows."""
     if not len(values_N):
         return []
@@ -209,7 +237,7 @@ def _spread(kept: Sequence[Encoded]) -> list[Encoded]:
     return [kept[i] for i in numbers]
 
 
-def _view(encoded: Encoded, renderer: Renderer) -> RowView:
+def seen_row(encoded: Encoded, renderer: Renderer) -> RowView:
     """Return a row as the model sees it, decoded from the ids in runs of trained and untrained tokens."""
     edges = np.flatnonzero(np.diff(encoded.target_T)) + 1
     runs = [run for run in np.split(np.arange(len(encoded.ids_T)), edges) if len(run)]

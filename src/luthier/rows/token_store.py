@@ -105,7 +105,7 @@ def cut_evenly(tokens: int, max_length: int) -> IntArray:
     [0, 3, 6]
     """
     pieces = max(1, -(-(tokens - 1) // (max_length - 1)))
-    return np.linspace(0, tokens - 1, pieces + 1).round().astype(np.int64)
+    return np.arange(pieces + 1, dtype=np.int64) * (tokens - 1) // pieces
 
 
 class TokenStore(Sequence[Encoded]):

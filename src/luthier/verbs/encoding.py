@@ -1,19 +1,55 @@
 """Rows as the objective trains them: composed, encoded, cut to length, and none without a target.
 
-rows = encoded_rows(bench, bench.objective, bench.rows("train"), passages=0, tell=tell)
+rows = encoded_split(bench, bench.objective, "train", passages=0, tell=tell)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from luthier.ground.events import Tell
 from luthier.objectives.base import Objective
 from luthier.rows.lengths import fit_length
+from luthier.rows.mixture import MixedRows, Source
 from luthier.rows.template import RowRefused
 from luthier.rows.types import Encoded, Row
+from luthier.verbs.corpora import corpus_rows
 from luthier.verbs.workbench import Workbench
+
+
+def encoded_split(
+    bench: Workbench, objective: Objective, split: Literal["train", "dev"], passages: int, tell: Tell
+) -> Sequence[Encoded]:
+    """Return the rows of a split as the objective trains them: a list, or rows that are read when they are taken.
+
+    Several sources of training rows come as a mixture, if the task gives one a weight or a share. A task without a dev
+    split has no dev rows.
+    """
+    if split == "dev" and bench.spec.data.dev is None:
+        return []
+    if objective.reads_corpora:
+        return corpus_rows(bench, split, tell)
+    rows = encoded_rows(bench, objective, bench.rows(split), passages, tell)
+    return _mixed(bench, rows) if split == "train" else rows
+
+
+def _mixed(bench: Workbench, rows: list[Encoded]) -> Sequence[Encoded]:
+    sources = bench.spec.data.sources
+    if not rows or all(source.weight is None and source.share is None for source in sources):
+        return rows
+    of_source = {
+        source.source: [row for row in rows if len(sources) == 1 or row.origin == source.source] for source in sources
+    }
+    return MixedRows(
+        [
+            Source(
+                source.source, of_source[source.source], 1.0 if source.weight is None else source.weight, source.share
+            )
+            for source in sources
+        ]
+    )
 
 
 def encoded_rows(

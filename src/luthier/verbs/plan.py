@@ -9,7 +9,7 @@ are enough. No weights are read. With `measure` two of the heaviest steps are ta
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,7 @@ from luthier.planning.question import Question
 from luthier.planning.workload import made_up
 from luthier.rows.types import Encoded
 from luthier.training.optimizers.base import OPTIMIZERS
-from luthier.verbs.encoding import encoded_rows
+from luthier.verbs.encoding import encoded_split
 from luthier.verbs.fitting import here_bytes, task_question
 from luthier.verbs.measuring import measured
 from luthier.verbs.runs import find_run, open_run
@@ -124,8 +124,8 @@ def _of_task(bench: Workbench, run: str, hardware: Hardware, measure: bool) -> P
     OPTIMIZERS.get(spec.optimizer)
     get_kind(spec.adapter.kind)
     objective = bench.objective
-    rows = encoded_rows(bench, objective, bench.rows("train"), spec.passages, bench.tell)
-    if not rows:
+    rows = encoded_split(bench, objective, "train", spec.passages, bench.tell)
+    if not len(rows):
         raise BadInput(
             "there are no rows to plan for", where=str(bench.task.path), fix="`luthier check` shows the rows"
         )
@@ -148,7 +148,7 @@ def _of_task(bench: Workbench, run: str, hardware: Hardware, measure: bool) -> P
     return result
 
 
-def _break_even(bench: Workbench, rows: list[Encoded], result: PlanResult, question: Question) -> BreakEven | None:
+def _break_even(bench: Workbench, rows: Sequence[Encoded], result: PlanResult, question: Question) -> BreakEven | None:
     """Return when shorter prompts have repaid the training; None before a prompt was chosen."""
     found = find_run(bench.task, "prompt", PromptResult)
     before = next((arm.prompt_tokens for arm in found[1].arms if arm.chosen), None) if found else None

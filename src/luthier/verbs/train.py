@@ -36,7 +36,8 @@ from luthier.training.parallel.group import SOLO, Group, joined
 from luthier.training.parallel.launch import is_worker
 from luthier.training.precision import autocast_of, float32_products
 from luthier.verbs.classifying import classifier_system
-from luthier.verbs.encoding import encoded_rows
+from luthier.verbs.corpora import TRAINED, corpus_key, tokenise
+from luthier.verbs.encoding import encoded_split
 from luthier.verbs.fitting import Fitted, fit
 from luthier.verbs.injection import injected
 from luthier.verbs.processes import run_of_all, train_in_processes
@@ -114,7 +115,7 @@ def train_key(bench: Workbench, passages: int) -> str:
         {
             **bench.base_key(),
             **bench.extended_key(),
-            "data": bench.data_key("train", "dev"),
+            "data": _data_key(bench),
             "train": spec.train.model_dump(mode="json", exclude={"passages", "strategy"}),
             "instruction": bench.train_prompt.instruction,
             "passages": passages,
@@ -124,6 +125,13 @@ def train_key(bench: Workbench, passages: int) -> str:
             "metric": bench.metric_key() if spec.train.best_by == "metric" else None,
         }
     )
+
+
+def _data_key(bench: Workbench) -> dict[str, str]:
+    """Return a hash of the rows of each split that training reads."""
+    if bench.objective.reads_corpora:
+        return {split: corpus_key(bench, split) for split in TRAINED}
+    return bench.data_key("train", "dev")
 
 
 def refuse_meaningless(bench: Workbench) -> None:
@@ -141,9 +149,10 @@ def refuse_meaningless(bench: Workbench) -> None:
 def _train(bench: Workbench, passages: int, run: Run, resume: bool, group: Group) -> TrainResult:
     objective = bench.objective
     run.tell({"kind": "stage", "text": f"preparing rows{f' with {passages} passages each' if passages else ''}"})
-    rows = encoded_rows(bench, objective, bench.rows("train"), passages, run.tell)
-    dev_rows = bench.rows("dev") if bench.spec.data.dev else []
-    dev = encoded_rows(bench, objective, dev_rows, passages, run.tell)
+    if objective.reads_corpora:
+        group.first(lambda: tokenise(bench, run.tell))  # one process writes what all read
+    rows = encoded_split(bench, objective, "train", passages, run.tell)
+    dev = encoded_split(bench, objective, "dev", passages, run.tell)
     fitted = Fitted(**group.first(lambda: asdict(fit(bench, objective, rows, run.path, group.size))))
     spec = applied(bench.spec.train, fitted.settings)
     bench = bench.with_train(spec)
@@ -162,7 +171,7 @@ def _train(bench: Workbench, passages: int, run: Run, resume: bool, group: Group
                 save_adapter=_saver(bench, objective, kind, loaded),
                 fingerprint={**bench.base_key(), **bench.extended_key(), "passages": passages},
                 autocast=autocast_of(spec),
-                score_dev=_scorer(bench, loaded, dev_rows, passages) if spec.best_by == "metric" else None,
+                score_dev=_scorer(bench, loaded, bench.rows("dev"), passages) if spec.best_by == "metric" else None,
                 deadline_s=seconds_of(bench.spec.budget.time) if bench.spec.budget.time else None,
                 resume=resume,
                 resume_command=_resume_command(bench.task, run, group),

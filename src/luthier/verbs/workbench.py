@@ -39,6 +39,7 @@ from luthier.models.find import Found, find_model
 from luthier.models.load import LoadedModel, load_config, load_model, load_tokenizer, stop_ids
 from luthier.models.quantized import QuantizedKind
 from luthier.models.seq2seq import start_ids
+from luthier.objectives.added_tokens import extended_by
 from luthier.objectives.base import Objective, ObjectiveContext, make_objective
 from luthier.retrieval.embed import Embedder, SentenceEmbedder
 from luthier.retrieval.index import build_index
@@ -52,6 +53,7 @@ from luthier.rows.source import SourceRenderer
 from luthier.rows.split import sample_rows
 from luthier.rows.template import Renderer, text_renderer
 from luthier.rows.types import Row
+from luthier.verbs.corpora import sheet_of
 from luthier.verbs.runs import runs_folder
 
 Split = Literal["train", "dev", "test"]
@@ -139,6 +141,8 @@ class Workbench:
     def sheet(self) -> CheckResult:
         """The data truth sheet of all splits."""
         self.tell({"kind": "stage", "text": "checking the data"})
+        if self.objective.reads_corpora:
+            return sheet_of(self)
         train = self.spec.train
         splits = {split: result for split in SPLITS if (result := self.read(split)) is not None}
         sheet = truth_sheet(
@@ -147,6 +151,7 @@ class Workbench:
             self.objective.renderer,
             encode=self.objective.encode_all,
             prompt_of=self.training_row,
+            turns=train.turns,
             max_length=self.max_length,
             on_long=train.on_long,
             on_bad=self.spec.data.on_bad,
@@ -205,14 +210,15 @@ class Workbench:
     def objective(self) -> Objective:
         """What the task trains by: encodes rows, gives the loss, and asks the trained model."""
         spec = self.spec
+        renderer, words = extended_by(self.renderer, self.task.words, spec.train)
         context = ObjectiveContext(
-            renderer=self.renderer,
+            renderer=renderer,
             train=spec.train,
             labels=self.labels if spec.train.objective == "classify" else None,
             instruction=self.train_prompt.instruction,
             architecture=architecture_of(self.config),
             config=self.config,
-            extensions=self._extensions(),
+            extensions=(*self._extensions(), *words),
         )
         return make_objective(spec.train.objective, context)
 
@@ -243,7 +249,8 @@ class Workbench:
         else:
             labels = None
         context = spec.context.model_dump(mode="json") if spec.context else None
-        return {"context": context, "labels": labels}
+        words = [spec.train.vocabulary.init, *self.task.words] if self.task.words else None
+        return {"context": context, "labels": labels, "vocabulary": words}
 
     def model(self, precision: Literal["bf16", "fp32"], quantized: QuantizedKind | None = None) -> LoadedModel:
         """Return the base model in a precision, its linear layers quantised if that is asked for; loaded once."""
