@@ -1,4 +1,4 @@
-"""Calibration: whether answers that are called 80 % sure are right 80 % of the time (Guo et al. 2017, arXiv:1706.04599).
+"""Calibration: whether answers that are called 80 % sure are right as often (Guo et al. 2017, arXiv:1706.04599).
 
 Confidences are those of the answers given; which probability that is, the caller decides. Nothing is recalibrated here.
 

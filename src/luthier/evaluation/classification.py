@@ -1,4 +1,4 @@
-"""What `compare` says of systems as classifiers: per label, confusion, calibration; for numbers, errors and correlations.
+"""What `compare` says of systems as classifiers: by label, confusion, calibration; of numbers, errors and correlations.
 
 All systems are held to the same items, whether a head named the label or a prompted model wrote it. A written answer is
 read as the metric `label` reads it: case, quotes and a final stop do not count. Nothing is generated here.

@@ -63,7 +63,7 @@ def macro_f1_interval(
 def value_figures(
     true_N: Floats, said_N: Floats, clusters: Sequence[str] | None, *, level: float, seed: int, resamples: int = 1000
 ) -> dict[str, tuple[float, Span]]:
-    """Return mean absolute error, root mean squared error, Pearson's and Spearman's correlation, each with its interval.
+    """Return mean absolute and root mean squared error, Pearson's and Spearman's correlation, each with its interval.
 
     A correlation of what does not vary is 0.
     """

@@ -1,9 +1,9 @@
 """Run an encoder (BERT, RoBERTa, MiniLM …) over a pack of rows, and pool each row's hidden states into one.
 
 Two ways that agree (tested). `packed_states` runs the rows end to end, without padding: their lengths travel through
-the model's forward as its attention mask, an int64 tensor [1, 1, 1, N], and the attention function registered here lets
-each token see its own row, both ways. `padded_states` runs rows of similar length as a padded batch by transformers' own
-attention: the reference, and what families outside `PACKED` use. Heads and losses are not here.
+the model's forward as its attention mask, an int64 tensor [1, 1, 1, N], and the attention function registered here
+lets each token see its own row, both ways. `padded_states` runs rows of similar length as a padded batch by
+transformers' own attention: the reference, and what families outside `PACKED` use. Heads and losses are not here.
 
     pooled_RD = pooled_states(model, ids_T, (5, 7), "mean")
 """
@@ -28,7 +28,7 @@ NAME = "luthier_encoder"
 # Model types whose forward hands a mask of four axes on, and asks the attention interface in each layer (tested).
 PACKED = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
 _OFFSET = frozenset({"camembert", "roberta", "xlm-roberta"})  # positions begin behind the padding token's id
-FILL = 64  # packs are rounded up to so many tokens: oneDNN keeps a kernel for every shape
+FILL, FILLER = 64, 16  # packs are rounded up to so many tokens: oneDNN keeps a kernel for every shape
 _calls: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar("encoder_attention_calls", default=None)
 
 
@@ -76,8 +76,9 @@ def packed_states(model: PreTrainedModel, ids_T: Tensor, lengths: tuple[int, ...
     """Return the hidden states [T, D] of rows that run end to end, without padding."""
     _install(model)
     tokens, missing = len(ids_T), -len(ids_T) % FILL
-    if missing:  # one more row, which nobody sees or reads
-        ids_T, lengths = torch.cat([ids_T, ids_T.new_zeros(missing)]), (*lengths, missing)
+    if missing:  # more rows, short enough for any window, which nobody sees or reads
+        fillers = (min(FILLER, missing - start) for start in range(0, missing, FILLER))
+        ids_T, lengths = torch.cat([ids_T, ids_T.new_zeros(missing)]), (*lengths, *fillers)
     positions_T = torch.cat([torch.arange(length, device=ids_T.device) for length in lengths])
     mask = torch.tensor(lengths, dtype=torch.int64, device=ids_T.device)[None, None, None]
     calls = [0]

@@ -1,4 +1,4 @@
-"""A classification head: one linear layer on a row's hidden state, float32, put beside a model and saved with its adapter.
+"""A classification head: one linear layer on a row's hidden state, float32, beside a model and saved with its adapter.
 
 It begins at zero, so that every label is as likely as any other whatever the size of the hidden states, and its first
 step depends on the data alone. It lies outside the model's module tree: the base keeps its names, its files and its

@@ -101,7 +101,7 @@ ObjectiveMaker = Callable[[ObjectiveContext], Objective]
 OBJECTIVES: Registry[ObjectiveMaker] = Registry(
     "luthier.objectives",
     "objective",
-    modules=("luthier.objectives.classify", "luthier.objectives.infill", "luthier.objectives.pretrain", "luthier.objectives.sft",),
+    modules=tuple(f"luthier.objectives.{name}" for name in ("classify", "infill", "pretrain", "sft")),
     missing=lambda entry: None if callable(entry) else "it must be a class or function that takes an ObjectiveContext",
 )
 
@@ -116,7 +116,7 @@ def make_objective(name: str, context: ObjectiveContext) -> Objective:
     if context.architecture == "encoder" and made.answers != "label":
         kind = f" ({context.config.model_type})" if context.config is not None else ""
         raise BadInput(
-            f"the model is an encoder{kind}, which reads and cannot write, and the objective {name} needs one that writes",
+            f"the model is an encoder{kind}, which cannot write, and the objective {name} needs one that writes",
             where="model",
             fix="set train.objective: classify, or choose another model",
         )

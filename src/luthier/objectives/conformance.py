@@ -10,6 +10,7 @@ not check whether the objective is a good idea.
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from luthier.models.head import classification_head
 from luthier.objectives.base import Objective
 from luthier.rows.packing import one_pack
 from luthier.rows.types import Encoded, Pack, Row
@@ -30,6 +32,7 @@ Reference = Callable[[Sequence[FloatArray], Sequence[Encoded]], float]
 
 DIRECTIONS = 3  # random directions of the finite differences
 STEP = 1e-5  # of a finite difference: in float64 its error is about STEP², far below the tolerance
+_EXTRA: weakref.WeakKeyDictionary[nn.Module, list[nn.Parameter]] = weakref.WeakKeyDictionary()  # of the objective
 SINGLE_TARGETS = 6  # targets that are looked at alone, per row
 
 
@@ -42,7 +45,11 @@ def check_objective(
     seed: int = 0,
     tolerance: float = 1e-6,
 ) -> None:
-    """Check one objective on a causal model and a few rows of unequal length, at least two of them with targets.
+    """Check one objective on a model and a few rows of unequal length, at least two of them with targets.
+
+    What the objective puts into the model is put into copies of it; where it begins at zero it is filled at random, as
+    after some training, and it is trained along. Rows with labels have one target, whose own token counts; the
+    reference gets what the head says at each token, [T, L]. An encoder's tokens may all look at each other.
 
     The model must compute in float64 when it is asked to: GPT-2's does, but the norms of Llama's family round to
     float32, in which no finite difference says anything.
@@ -50,11 +57,11 @@ def check_objective(
     Raises:
         AssertionError: the first promise that is broken, in a sentence.
     """
-    wide = copy.deepcopy(model).double().eval()
+    narrow, wide = (_extended(model, objective, dtype, seed) for dtype in (torch.float32, torch.float64))
     encoded = [objective.encode(row) for row in rows]
     generator = np.random.default_rng(seed)
     _check_masks(encoded)
-    _check_value(objective, model, wide, one_pack(encoded))
+    _check_value(objective, narrow, wide, one_pack(encoded))
     _check_additivity(objective, wide, encoded, generator, tolerance)
     _check_gradient(objective, wide, one_pack(encoded), generator, tolerance)
     for row in encoded:
@@ -66,12 +73,29 @@ def check_objective(
 def _check_masks(encoded: Sequence[Encoded]) -> None:
     for row in encoded:
         assert len(row.ids_T) == len(row.target_T), f"{row.place}: ids and mask differ in length"
-        assert not row.target_T[:1].any(), f"{row.place}: the first token is a target, but nothing predicts it"
+        assert row.label_L is not None or not row.target_T[:1].any(), (
+            f"{row.place}: the first token is a target, but nothing predicts it"
+        )
     assert sum(row.target_tokens > 0 for row in encoded) >= 2, "the kit needs at least two rows with targets"
 
 
-def _check_value(objective: Objective, model: nn.Module, wide: nn.Module, pack: Pack) -> None:
-    loss, count = objective.loss(copy.deepcopy(model).float().eval(), pack)
+def _extended(model: nn.Module, objective: Objective, dtype: torch.dtype, seed: int) -> nn.Module:
+    """Return a copy of the model in a precision, with what the objective puts into it."""
+    own = copy.deepcopy(model).to(dtype).eval()
+    generator = torch.Generator().manual_seed(seed)
+    extra: dict[str, nn.Parameter] = {}
+    for extension in objective.extensions:
+        assert isinstance(own, PreTrainedModel)
+        extra.update(extension.apply(own, seed=seed))
+    for parameter in extra.values():
+        values = parameter.data if parameter.any() else torch.randn(parameter.shape, generator=generator)
+        parameter.data = values.to(dtype)
+    _EXTRA[own] = list(extra.values())
+    return own
+
+
+def _check_value(objective: Objective, narrow: nn.Module, wide: nn.Module, pack: Pack) -> None:
+    loss, count = objective.loss(narrow, pack)
     assert loss.shape == () and loss.dtype == torch.float32, f"the sum must be a float32 scalar, not {loss.dtype}"
     assert isinstance(count, int | float) and count > 0, f"the count must be a positive number, not {count!r}"
     first, again = (objective.loss(wide, pack)[0].item() for _ in range(2))
@@ -126,8 +150,12 @@ def _check_single_targets(
     total = 0.0
     for place in places:
         loss, gradient_TD = _input_gradient(objective, model, _only(row, [int(place)]))
-        assert not gradient_TD[place:].any(), f"{row.place}: the target at {place} depends on tokens at or after it"
-        assert gradient_TD[:place].any(), f"{row.place}: the target at {place} depends on nothing before it"
+        end = place + (row.label_L is not None)  # a label's own token may be looked at, a word's own must not
+        both_ways = objective.context.architecture == "encoder"
+        assert both_ways or not gradient_TD[end:].any(), (
+            f"{row.place}: the target at {place} depends on tokens at or after it"
+        )
+        assert gradient_TD[:end].any(), f"{row.place}: the target at {place} depends on nothing before it"
         total += loss
     if len(places):
         together, _ = _input_gradient(objective, model, _only(row, [int(place) for place in places]))
@@ -140,7 +168,7 @@ def _check_reference(
     objective: Objective, model: nn.Module, encoded: Sequence[Encoded], reference: Reference, tolerance: float
 ) -> None:
     with torch.no_grad():
-        logits = [model(**_inputs(row)).logits[0].double().numpy() for row in encoded]
+        logits = [_outputs(model, row).double().numpy() for row in encoded]
     expected = reference(logits, encoded)
     loss = objective.loss(model, one_pack(encoded))[0].item()
     assert _close(loss, expected, tolerance), f"the sum is {loss}, the reference says {expected}"
@@ -153,8 +181,19 @@ def _inputs(row: Encoded) -> dict[str, Tensor]:
     return {"input_ids": torch.from_numpy(row.encoder_S)[None], "decoder_input_ids": ids_1T}
 
 
+def _outputs(model: nn.Module, row: Encoded) -> Tensor:
+    """Return what the model's own forward gives for one row alone: logits [T, V], or the head's scores [T, L]."""
+    if row.label_L is None:
+        logits_TV: Tensor = model(**_inputs(row)).logits[0]
+        return logits_TV
+    assert isinstance(model, PreTrainedModel)
+    scores_TL: Tensor = classification_head(model)(model.base_model(**_inputs(row)).last_hidden_state[0])
+    return scores_TL
+
+
 def _sums(objective: Objective, model: nn.Module, packs: Sequence[Pack]) -> tuple[float, float, Tensor]:
-    model.zero_grad(set_to_none=True)
+    for parameter in _trained(model):
+        parameter.grad = None
     total, count = 0.0, 0.0
     for pack in packs:
         loss, targets = objective.loss(model, pack)
@@ -195,7 +234,9 @@ def _move(parameters: Sequence[nn.Parameter], vector: Tensor) -> None:
 
 
 def _trained(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+    own = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    known = {id(parameter) for parameter in own}
+    return own + [parameter for parameter in _EXTRA.get(model, ()) if id(parameter) not in known]
 
 
 def _only(row: Encoded, places: Sequence[int]) -> Encoded:

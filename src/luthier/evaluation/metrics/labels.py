@@ -36,8 +36,8 @@ def label(output: str, reference: str, context: MetricContext) -> Score:
 def multi_label_f1(output: str, reference: str, context: MetricContext) -> Score:
     """F1 between the labels of the answer and those of the reference, 2 |A ∩ B| / (|A| + |B|); 1 if both are empty.
 
-    The answer is a JSON list of names; names between commas or on lines of their own are read too. Part `all_right`: the
-    two sets are equal. Part `known`: nothing but labels of the task is named.
+    The answer is a JSON list of names; names between commas or on lines of their own are read too. Part `all_right`:
+    the two sets are equal. Part `known`: nothing but labels of the task is named.
 
     Raises:
         BadInput: the reference is not a JSON list of names.
