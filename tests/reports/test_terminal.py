@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 
 from luthier.advice.rules import advise
 from luthier.ground import words
-from luthier.ground.results import Fault, Segment
+from luthier.ground.results import Fault, Segment, TurnCounts
 from luthier.reports.terminal import (
     advice_view,
     check_view,
@@ -22,7 +22,7 @@ from luthier.reports.terminal import (
     start_view,
     train_view,
 )
-from luthier.reports.terminal_check import histogram_line
+from luthier.reports.terminal_check import histogram_line, turns_line
 from luthier.reports.terminal_parts import interval_bar, sparkline
 
 
@@ -124,3 +124,12 @@ def test_sparkline_has_eight_heights_and_at_most_its_width() -> None:
 def test_histogram_line_shows_empty_bins_as_blanks() -> None:
     assert histogram_line([(0, 10, 8), (10, 20, 0), (20, 30, 4)]) == "0 █ ▄ 30"
     assert histogram_line([]) == ""
+
+
+def test_only_what_is_unusual_about_answers_is_shown() -> None:
+    assert turns_line(TurnCounts(answers=480)) == ""
+    odd = TurnCounts(
+        answers=480, untrained=2, calls=3, with_tools=1, weighted=2, smallest_weight=0.5, largest_weight=2.0
+    )
+    shown = "480, 2 of them not trained, 3 call tools, 1 row with tools, 2 rows weighted (0.5 to 2)"
+    assert turns_line(odd) == shown

@@ -192,3 +192,45 @@ def test_raw_text_is_checked_too(tmp_path: Path) -> None:
     result = sheet(tmp_path, train=[{"text": asked(n)} for n in range(60)])
     assert result.ok and result.end_token_trained and result.tokens["train"].target > 60
     assert [segment.trained for segment in result.views[0].segments] == [False, True]
+
+
+def talk(*answers: bool, **more: Any) -> dict[str, Any]:
+    messages = [
+        turn
+        for number, trained in enumerate(answers)
+        for turn in (
+            {"role": "user", "content": f"{more.get('id', '')} asks {number}"},
+            {"role": "assistant", "content": f"answer {more.get('id', '')} {number}", "train": trained},
+        )
+    ]
+    return {"messages": messages, **more}
+
+
+def test_turns_weights_and_tools_are_counted(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "look", "arguments": {}}]}
+    calling = {"messages": [{"role": "user", "content": "see?"}, call], "tools": [{"name": "look"}], "id": "c"}
+    rows = [talk(True, True, id="a"), talk(False, True, id="b", weight=2), talk(False, id="d"), calling]
+    train = [*rows, talk(True, id="e", weight=0), *pairs(range(100))]
+    result = sound(tmp_path, train=train)
+    turns = result.turns["train"]
+    assert (turns.answers, turns.untrained, turns.calls, turns.with_tools) == (107, 2, 1, 1)
+    assert (turns.weighted, turns.weightless, turns.smallest_weight, turns.largest_weight) == (2, 1, 0.0, 2.0)
+    counts = result.rows["train"]
+    assert (counts.read, counts.kept, counts.without_target) == (105, 103, 2)
+    assert [warning for warning in result.warnings if warning.startswith("train")] == [
+        "train: 1 row has weight 0 and no part in training",
+        "train: 1 row has no answer that is to be trained",
+    ]
+    assert any("does not know tools" in warning for warning in result.warnings) and result.ok
+    last = truth_sheet("demo", {"train": split(tmp_path, "train", train)}, make_renderer("chatml"), turns="last")
+    assert last.turns["train"].untrained == 3
+
+
+def test_rows_that_differ_in_a_call_or_a_gap_are_no_repeats(tmp_path: Path) -> None:
+    calls = [{"role": "assistant", "content": None, "tool_calls": [{"name": name}]} for name in ("look", "go")]
+    rows = [{"messages": [{"role": "user", "content": "now"}, call]} for call in calls]
+    gaps = [{"text": "one two three four", "gap": gap} for gap in ([0, 3], [4, 7])]
+    result = sound(tmp_path, train=[*rows, *gaps, *pairs(range(100))])
+    assert result.duplicates["train"].exact == 0
+    assert [(pair.a, pair.b) for pair in result.conflicts] == [("train.jsonl:1", "train.jsonl:2")]
+    assert not any("raw text" in warning for warning in sound(tmp_path, dev=gaps).warnings)

@@ -82,13 +82,13 @@ def conflicts(rows: Sequence[Row]) -> list[Pair]:
 
 
 def asked(row: Row) -> str:
-    """Return what a row asks: all turns but the system's and the last answer."""
+    """Return what a row asks: all turns but the system's and the last answer; a text with its gap."""
     if row.messages is None:
-        return row.text or ""
+        return row.input
     turns = [message for message in row.messages if message.role != "system"]
     if turns and turns[-1].role == "assistant":
         turns = turns[:-1]
-    return "\n".join(message.content for message in turns)
+    return "\n".join(message.written for message in turns)
 
 
 def folded(text: str) -> str:
@@ -144,8 +144,9 @@ class _Index:
 
 def _whole(row: Row) -> str:
     if row.messages is None:
-        return folded(row.text or "")
-    return "\x1f".join(f"{message.role}\x1e{folded(message.content)}" for message in row.messages)
+        return folded(row.input) if row.gap is None else f"{folded(row.input)}\x1e{folded(row.reference)}"
+    turns = "\x1f".join(f"{message.role}\x1e{folded(message.written)}" for message in row.messages)
+    return turns if row.tools is None else f"{turns}\x1f{row.tools}"
 
 
 def _system(row: Row) -> str:

@@ -93,7 +93,7 @@ def _missing_splits(sheets: Mapping[str, SplitSheet]) -> Iterator[str]:
         few = count_of(count, "item is", "items are")
         yield f"test: {few} few; most differences will not be seen below {FEW_TEST_ITEMS}"
     for name in ("dev", "test"):
-        if name in sheets and any(row.messages is None for row in sheets[name].rows):
+        if name in sheets and any(row.messages is None and row.gap is None for row in sheets[name].rows):
             yield f"{name}: rows of raw text have no answer to compare with"
 
 
@@ -103,10 +103,15 @@ def _lost_rows(sheets: Mapping[str, SplitSheet], on_long: str, max_length: int) 
         if sheet.too_long and name == "test":
             yield f"test: {_rows(sheet.too_long)} longer than {max_length:,} tokens; they are answered all the same"
         elif sheet.too_long:
-            what = f"{counts.cut:,} cut, {counts.dropped + counts.without_target:,} left out"
+            lost = counts.without_target - sheet.weightless - sheet.quiet
+            what = f"{counts.cut:,} cut, {counts.dropped + lost:,} left out"
             yield f"{name}: {_rows(sheet.too_long)} longer than {max_length:,} tokens (on_long: {on_long}: {what})"
-        if counts.without_target:
-            yield f"{name}: {_rows(counts.without_target)} left without a target: the answer alone exceeds the limit"
+        if sheet.weightless:
+            yield f"{name}: {count_of(sheet.weightless, 'row has', 'rows have')} weight 0 and no part in training"
+        if sheet.quiet:
+            yield f"{name}: {count_of(sheet.quiet, 'row has', 'rows have')} no answer that is to be trained"
+        if lost := counts.without_target - sheet.weightless - sheet.quiet:
+            yield f"{name}: {_rows(lost)} left without a target: the answer alone exceeds the limit"
         if 0 < sheet.unended < counts.kept:
             yield f"{name}: {_rows(sheet.unended)} without an end token after the last answer"
 

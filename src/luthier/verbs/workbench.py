@@ -151,7 +151,7 @@ class Workbench:
             self.objective.renderer,
             encode=self.objective.encode_all,
             prompt_of=self.training_row,
-            turns=train.turns,
+            turns="last" if architecture_of(self.config) == "encoder-decoder" else train.turns,
             max_length=self.max_length,
             on_long=train.on_long,
             on_bad=self.spec.data.on_bad,
