@@ -35,6 +35,7 @@ from luthier.ground.results import Provenance
 from luthier.ground.spec import AdapterSpec
 from luthier.models.folder import check_folder, tensor_shapes
 from luthier.models.load import folder_of
+from luthier.models.masters import Master, master_of
 from luthier.models.quiet import no_progress_bars
 
 TOKENIZER_FILES = (
@@ -66,7 +67,7 @@ class _Full:
         mark_injected(model, self)
         weights = dict(model.named_parameters())
         own = spec.masters == "none"
-        masters = {name: weight if own else _master_of(weight) for name, weight in weights.items()}
+        masters = {name: weight if own else master_of(weight) for name, weight in weights.items()}
         state = _State(BaseWeights.of(model, folder_of(model)), masters)
         _STATES[model] = state
         _take_over_lost_digits(state)
@@ -141,24 +142,6 @@ class _Full:
         state.is_on = on
 
 
-class Master(nn.Parameter):
-    """A float32 parameter that is handed its gradients, and then calls the hooks that autograd would have called."""
-
-    def __init__(self, *_: object) -> None:
-        self._hooks: list[Callable[[Tensor], None]] = []
-
-    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> None:
-        """Call `hook` with this parameter whenever a gradient was added."""  # no handle: it lives as long as this
-        self._hooks.append(hook)
-
-    def receive(self, gradient: Tensor) -> None:
-        """Add a gradient in float32."""
-        wide = gradient.to(torch.float32)
-        self.grad = wide if self.grad is None else self.grad.add_(wide)
-        for hook in self._hooks:
-            hook(self)
-
-
 def _take_over_lost_digits(state: _State) -> None:
     """Begin masters at the values that the files hold, which may have more digits than the model was loaded with.
 
@@ -170,10 +153,6 @@ def _take_over_lost_digits(state: _State) -> None:
             master = state.masters.get(name)
             if isinstance(master, Master) and value.dtype == torch.float32:
                 master.copy_(value)
-
-
-def _master_of(weight: nn.Parameter) -> nn.Parameter:
-    return weight if weight.dtype == torch.float32 else Master(weight.detach().to(torch.float32))
 
 
 def _hand_on(master: Master, state: _State) -> Callable[[Tensor], None]:
@@ -226,10 +205,11 @@ def _state_of(model: PreTrainedModel) -> _State:
 def _read_weights(model: PreTrainedModel, folder: Path) -> dict[str, Tensor]:
     """Return all weights of a model folder by parameter name, each checked for name, shape and finite values."""
     wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    known = wanted | {name: tuple(buffer.shape) for name, buffer in model.named_buffers()}  # which nothing trains
     tensors: dict[str, Tensor] = {}
     for file in check_folder(folder):
         for name, shape in tensor_shapes(file).items():
-            if wanted.get(name) != shape:
+            if known.get(name) != shape:
                 raise BadInput(f"the weight {name} {list(shape)} does not fit this model", where=str(file))
         with safe_open(file, framework="pt") as content:
             tensors.update({name: content.get_tensor(name) for name in content.keys()})  # noqa: SIM118

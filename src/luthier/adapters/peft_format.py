@@ -64,7 +64,7 @@ def write_peft(
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         "base_model_name_or_path": hub_name(provenance.name) if provenance else None,
         "r": spec.rank,
         "lora_alpha": spec.alpha,

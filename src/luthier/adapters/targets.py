@@ -1,7 +1,7 @@
 """Which linear layers of a model get an adapter.
 
-Only layers inside the decoder blocks are offered, never the output head. Names are those of the modules, such as
-`q_proj`; groups are `all-linear`, `attention` and `mlp`.
+Only layers inside the blocks are offered (of an encoder-decoder: of both sides, with the attention across), never the
+output head. Names are those of the modules, such as `q_proj`; groups are `all-linear`, `attention` and `mlp`.
 
     paths = choose_targets(model, "all-linear")
 """
@@ -19,7 +19,7 @@ def choose_targets(model: PreTrainedModel, targets: str | tuple[str, ...], last_
 
     Args:
         targets: a group, or names: the last part of a module's path, or any longer end of it.
-        last_layers: only in the last so many decoder layers.
+        last_layers: only in the last so many layers (of an encoder-decoder: of each side).
 
     Raises:
         BadInput: a name fits no linear layer of a block (the right ones are listed), or there are no such layers.
@@ -44,16 +44,27 @@ def choose_targets(model: PreTrainedModel, targets: str | tuple[str, ...], last_
 
 
 def _in_last(paths: list[str], layers: int | None) -> list[str]:
-    """Return the paths in the last numbered blocks."""
-    numbers = {path: next(int(part) for part in path.split(".") if part.isdigit()) for path in paths}
-    count = max(numbers.values(), default=-1) + 1
-    if layers is not None and layers > count > 0:
+    """Return the paths in the last numbered blocks: of an encoder-decoder, in the last of each side."""
+    if layers is None:
+        return paths
+    places = {path: _block_of(path) for path in paths}
+    counts: dict[str, int] = {}
+    for side, number in places.values():
+        counts[side] = max(counts.get(side, 0), number + 1)
+    if paths and layers > (count := max(counts.values())):
         raise BadInput(
-            f"the model has {count} decoder layers, not {layers}",
+            f"the model has {count} {'decoder ' if len(counts) == 1 else ''}layers, not {layers}",
             where="train.adapter.layers",
             fix="name fewer, or none",
         )
-    return [path for path, number in numbers.items() if layers is None or number >= count - layers]
+    return [path for path, (side, number) in places.items() if number >= counts[side] - layers]
+
+
+def _block_of(path: str) -> tuple[str, int]:
+    """Return the list of blocks that a path is in, and the block's number."""
+    parts = path.split(".")
+    place = next(n for n, part in enumerate(parts) if part.isdigit())
+    return ".".join(parts[:place]), int(parts[place])
 
 
 def leaf_names(model: PreTrainedModel, paths: list[str]) -> list[str]:
@@ -75,7 +86,7 @@ def _group(known: list[str], group: str) -> list[str]:
 
 
 def _is_attention(path: str) -> bool:
-    return any("attn" in part or "attention" in part for part in path.split("."))
+    return any("attn" in part or "attention" in part for part in path.lower().split("."))
 
 
 def _fits(path: str, name: str) -> bool:

@@ -71,7 +71,7 @@ def head_of_seq2seq(model: PreTrainedModel) -> Head:
     if bias is None or not bool(bias.any()):
         return Head(linear)
     biased = nn.Linear(linear.in_features, linear.out_features, device="meta")
-    biased.weight, biased.bias = linear.weight, nn.Parameter(bias[0], requires_grad=False)
+    biased.weight, biased.bias = linear.weight, nn.Parameter(bias[0].to(linear.weight.dtype), requires_grad=False)
     return Head(biased)
 
 

@@ -18,6 +18,7 @@ from luthier.adapters.lora import LoraLinear
 from luthier.models.kernels.varlen import Heads
 from luthier.models.planned import device_type
 from luthier.models.quantized import QuantizedLinear
+from luthier.models.shifted import least_group
 from luthier.training.engine.block import Attention, Block, Mlp
 from luthier.training.engine.norm import Norm
 from luthier.training.engine.projection import Projection, Scratch
@@ -27,6 +28,10 @@ _ACTIVATIONS = {
     "SiLUActivation": "silu", "SiLU": "silu", "GELUTanh": "gelu_tanh", "PytorchGELUTanh": "gelu_tanh",
     "NewGELUActivation": "gelu_tanh",
 }  # fmt: skip
+_RANDOM = (
+    "attention_dropout", "attn_pdrop", "attention_probs_dropout_prob", "dropout", "activation_dropout",
+    "encoder_layerdrop", "decoder_layerdrop",
+)  # fmt: skip
 
 
 def why_not(model: PreTrainedModel) -> str | None:
@@ -46,6 +51,8 @@ def why_not(model: PreTrainedModel) -> str | None:
             return f"{name} is a {type(module).__name__}"
     if draws_random_numbers(model):
         return "the model has dropout"
+    if least_group(model) is not None:
+        return "its attention is shifted"
     if (activation := _activation_of(_layers(model)[0])) not in _ACTIVATIONS:
         return f"its activation is {activation}"
     return None
@@ -56,7 +63,7 @@ def draws_random_numbers(model: nn.Module) -> bool:
     shares = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
     shares += [module.dropout for module in model.modules() if isinstance(module, LoraLinear)]
     config = getattr(model, "config", None)
-    shares += [getattr(config, key, 0) for key in ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")]
+    shares += [getattr(config, key, 0) for key in _RANDOM]
     return any(share and float(share) > 0 for share in shares)
 
 
