@@ -3,7 +3,8 @@
 The rotary embedding is made anew from a changed config, in which the scaling stands in the form that transformers (and
 vLLM) read: a model that is saved afterwards carries it in its `config.json`. Beside an adapter, `context.json` keeps
 that part of the config, and loading puts it in again. Taking it away gives back module and config as they were. The
-formulas stand in `luthier.models.rope`, LongLoRA's attention in `luthier.models.shifted`. Nothing is trained here.
+formulas stand in `luthier.models.rope`. With `shifted`, the model trains as in LongLoRA (`luthier.models.shifted`):
+norms and embeddings are then trained too, and lie beside `context.json` as `context.safetensors`.
 
     window = ContextExtension(ContextSpec(factor=4)); window.apply(model, seed=0); window.remove(model)
 """
@@ -18,16 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from luthier.ground.errors import BadInput
 from luthier.ground.files import write_json
 from luthier.ground.spec import ContextSpec, TrainSpec
-from luthier.models.folder import read_json_file
+from luthier.models.folder import read_json_file, tensor_shapes
 from luthier.models.rope import SCALABLE, pretrained_window, scaled_rope
+from luthier.models.shifted import shift, train_beside, unshift, weights_beside
 
-CONTEXT = "context.json"
+CONTEXT, WEIGHTS = "context.json", "context.safetensors"
 _KEYS = ("rope_parameters", "max_position_embeddings", "original_max_position_embeddings")
 _LOCAL = "sliding_attention"  # layers that look back only a little way have nothing to scale
 
@@ -51,22 +54,28 @@ class Extended:
 
 @dataclass
 class _State:
-    """The way back: values of the config, and rotary modules by their paths."""
+    """The way back: values of the config, rotary modules by their paths, weights by name."""
 
     values: dict[str, Any]
     modules: dict[str, nn.Module] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 _STATES: weakref.WeakKeyDictionary[nn.Module, _State] = weakref.WeakKeyDictionary()
 
 
 class ContextExtension:
-    """The extension `context`."""
+    """The extension `context`.
+
+    Args:
+        beside: with `shifted`, train norms and embeddings beside the adapter, unless it trains every weight itself.
+    """
 
     name = "context"
 
-    def __init__(self, spec: ContextSpec) -> None:
+    def __init__(self, spec: ContextSpec, *, beside: bool = True) -> None:
         self.spec = spec
+        self._beside = beside
 
     def apply(self, model: PreTrainedModel, *, seed: int) -> dict[str, nn.Parameter]:  # noqa: ARG002  # the protocol's
         """Scale the model's positions.
@@ -74,18 +83,24 @@ class ContextExtension:
         Raises:
             BadInput: it has no rotary positions, or of a kind that cannot be scaled, or its window does not grow.
         """
-        _put_in(model, extended(model.config, self.spec).values)
-        return {}
+        window = extended(model.config, self.spec)
+        _put_in(model, window.values)
+        if not self.spec.shifted:
+            return {}
+        shift(model, window.original)
+        if not self._beside:
+            return {}
+        _keep_weights(model)
+        return {f"{self.name}.{name}": master for name, master in train_beside(model).items()}
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         """Write `context.json`: the part of the config that makes the window, and what it was before."""
-        config = model.config
-        facts = {
-            "method": self.spec.method,
-            "config": _values_of(config),
-            "before": _STATES[model].values,
-        }
+        state = _STATES[model]
+        facts = {"method": self.spec.method, "config": _values_of(model.config), "before": state.values}
         write_json(folder / CONTEXT, facts)
+        if state.weights:
+            weights = {name: weight.detach().cpu().contiguous() for name, weight in _beside(model, state).items()}
+            save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
     def load(self, model: PreTrainedModel, folder: Path) -> None:
         """Scale the model's positions as it was saved."""
@@ -103,12 +118,18 @@ class ContextExtension:
                 fix="load the base model that it was made for",
             )
         _put_in(model, values)
+        if (folder / WEIGHTS).is_file():
+            _read_weights(model, folder / WEIGHTS)
 
     def remove(self, model: PreTrainedModel) -> None:
-        """Give rotary modules and config back."""
+        """Give rotary modules, config and weights back."""
         state = _STATES.pop(model, None)
         if state is None:
             return
+        unshift(model)
+        with torch.no_grad():
+            for name, weight in _beside(model, state).items():
+                weight.copy_(state.weights[name])
         for path, module in state.modules.items():
             model.set_submodule(path, module)
         _set_values(model.config, state.values)
@@ -200,6 +221,29 @@ def _put_in(model: PreTrainedModel, values: Mapping[str, Any]) -> None:
     except BaseException:
         ContextExtension.remove(_ANY, model)
         raise
+
+
+def _beside(model: PreTrainedModel, state: _State) -> dict[str, nn.Parameter]:
+    """Return the weights that are trained beside an adapter, by name."""
+    return {name: weight for name, weight in model.named_parameters() if name in state.weights}
+
+
+def _keep_weights(model: PreTrainedModel) -> None:
+    _STATES[model].weights = {name: weight.detach().clone() for name, weight in weights_beside(model).items()}
+
+
+def _read_weights(model: PreTrainedModel, file: Path) -> None:
+    wanted = {name: tuple(weight.shape) for name, weight in weights_beside(model).items()}
+    tensors = load_file(file) if tensor_shapes(file) == wanted else {}
+    if not tensors or not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        ContextExtension.remove(_ANY, model)
+        raise BadInput(
+            "these norms and embeddings do not fit this model", where=str(file), fix="use the base model of the adapter"
+        )
+    _keep_weights(model)
+    with torch.no_grad():
+        for name, weight in weights_beside(model).items():
+            weight.copy_(tensors[name])
 
 
 def _rotary_paths(model: PreTrainedModel) -> list[str]:

@@ -32,6 +32,7 @@ from luthier.models.attention import pack_attention
 from luthier.models.kernels.varlen import Heads
 from luthier.models.quiet import no_progress_bars
 from luthier.models.segments import Segments
+from luthier.models.shifted import least_group, shifted_attention
 from luthier.models.widened import rows_of
 
 
@@ -92,7 +93,7 @@ def hidden_states(model: PreTrainedModel, ids_T: Tensor, positions_T: Tensor, se
         raise ValueError(f"segments of {segments.tokens} tokens do not cover {tuple(ids_T.shape)}")
     tokens = len(ids_T)
     ids_T, positions_T, segments = _filled(ids_T, positions_T, segments)
-    mask = torch.tensor([segments.lengths, segments.parents], dtype=torch.int64, device=ids_T.device)[None, None]
+    mask = torch.tensor(_lines(model, segments), dtype=torch.int64, device=ids_T.device)[None, None]
     if model.config._attn_implementation != NAME:
         _refuse_leaks(model, 0)
     calls = [0]
@@ -203,7 +204,11 @@ def attention_forward(
         cap=kwargs.get("softcap") or 0.0,
     )
     q_THD, k_TKD, v_TKD = (x[0].transpose(0, 1) for x in (query, key, value))
-    out_THD = pack_attention(q_THD, k_TKD, v_TKD, segments, heads, dropout)
+    if attention_mask.shape[2] > 2:
+        least = int(attention_mask[0, 0, 2, 0])
+        out_THD = shifted_attention(q_THD, k_TKD, v_TKD, segments, heads, least, dropout)
+    else:
+        out_THD = pack_attention(q_THD, k_TKD, v_TKD, segments, heads, dropout)
     return out_THD[None], None
 
 
@@ -258,8 +263,15 @@ def _refuse_leaks(model: PreTrainedModel, calls: int) -> None:
         )
 
 
+def _lines(model: PreTrainedModel, segments: Segments) -> list[tuple[int, ...]]:
+    """Return what is handed to the layers as their mask; a third line says that attention is shifted, and how."""
+    least = least_group(model) if model.training else None
+    shifted = [] if least is None else [(least,) * len(segments.lengths)]
+    return [segments.lengths, segments.parents, *shifted]
+
+
 def _segments_of(mask: Tensor) -> Segments:
-    lengths, parents = mask[0, 0].tolist()
+    lengths, parents = mask[0, 0, :2].tolist()
     return Segments(tuple(lengths), tuple(parents))
 
 

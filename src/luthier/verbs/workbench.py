@@ -239,7 +239,7 @@ class Workbench:
         if self.spec.context is None:
             return ()
         refuse_longer_rows(self.config, self.spec.context, self.spec.train)
-        return (ContextExtension(self.spec.context),)
+        return (ContextExtension(self.spec.context, beside=self.spec.train.adapter.kind != "full"),)
 
     def extended_key(self) -> dict[str, object]:
         """Return what was put into the base model before the adapter, for hashes and fingerprints."""
