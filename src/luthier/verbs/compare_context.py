@@ -1,7 +1,7 @@
 """What a longer window brought: the base model, the base with scaled positions alone, and the finetuned one.
 
-Each is asked for passkeys and needles, and reads the test rows for its loss by position. The base model is asked beyond
-its window too, where its own generation would refuse.
+Each is asked for passkeys and needles, and reads the held-out general text (`data.general`, or else the test rows) for
+its loss by position. The base model is asked beyond its window too, where its own generation would refuse.
 
     context_result(bench, training, tell).sentence
 """
@@ -41,7 +41,8 @@ def context_result(bench: Workbench, adapter: Path, tell: Tell) -> ContextResult
     assert spec is not None
     window = extended(bench.config, spec)
     model = bench.model(bench.spec.generation.precision).model
-    rows = [piece for row in bench.rows("test") for piece in bench.objective.encode_all(bench.training_row(row))]
+    read = bench.general_rows() or bench.rows("test")
+    rows = [piece for row in read for piece in bench.objective.encode_all(bench.training_row(row))]
     encode = _encoder(bench)
     trials = _trials(spec, window, encode)
     tokens = sum(trial.length for trial in trials)

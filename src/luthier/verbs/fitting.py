@@ -127,7 +127,8 @@ def task_question(
     """Return what is asked about a task on a device, as its file says, without a limit of memory."""
     spec = bench.spec.train
     config, _ = read_config(str(bench.found.folder), tell=bench.tell, encoders=objective.answers == "label")
-    shares = device.kind == "cpu" and shares_beginnings(spec, config.model_type)
+    is_shifted = bench.spec.context is not None and bench.spec.context.shifted
+    shares = device.kind == "cpu" and shares_beginnings(spec, config.model_type) and not is_shifted
     return Question(
         name=bench.spec.model,
         config=config,
