@@ -26,13 +26,22 @@ results.
 | 19 | R22 | no target is set | set one | |
 | 20 | R21 | blemishes of the data that forbid nothing | mend before the next training | Lee 2021, arXiv 2107.06499 |
 
+Raw text is asked R0 to R0c, R21 and, between them:
+
+| rule | speaks when | says | after |
+|---|---|---|---|
+| R30 | general text is predicted worse than before | mix general text in | Ibrahim 2024, arXiv 2403.08763 |
+| R31 | no gain on the domain's text was shown | more text, or longer | Gururangan 2020, arXiv 2004.10964 |
+| R32 | the domain is learned, nothing shown to be forgotten | use it | as R31 |
+| R33 | no general text was read | name some | as R30 |
+
     >>> advise(None, None, task_file="task.yaml").next
     'Compare the systems on the test set: 0 have been measured so far.'
 """
 
 from __future__ import annotations
 
-from luthier.advice import before, choice, diagnosis, limits
+from luthier.advice import before, choice, diagnosis, limits, text
 from luthier.advice.evidence import Evidence
 from luthier.advice.procedure import Rule
 from luthier.advice.rejected import rejected_options
@@ -46,6 +55,8 @@ PROCEDURE: tuple[Rule, ...] = (
     *before.LATE_RULES,
 )
 
+TEXT_PROCEDURE: tuple[Rule, ...] = (*before.RULES, *text.RULES, *before.LATE_RULES)  # raw text has no prompts
+
 
 def advise(result: CompareResult | None, check: CheckResult | None, *, task_file: str) -> AdviceResult:
     """Return what to do next, and why, from a comparison and a data check; either may be missing.
@@ -57,13 +68,14 @@ def advise(result: CompareResult | None, check: CheckResult | None, *, task_file
     """
     known_check = check if check is not None or result is None else result.check
     evidence = Evidence(result, known_check, task_file)
-    said = [finding for rule in PROCEDURE for finding in rule.ask(evidence)]
+    procedure = TEXT_PROCEDURE if result is not None and result.language is not None else PROCEDURE
+    said = [finding for rule in procedure for finding in rule.ask(evidence)]
     task = result.task if result else known_check.task if known_check else ""
     return AdviceResult(
         task=task,
         next=said[0].step if said else NOTHING_LEFT,
         advice=[finding.advice() for finding in said],
-        rejected=rejected_options(evidence),
+        rejected=[] if procedure is TEXT_PROCEDURE else rejected_options(evidence),
     )
 
 

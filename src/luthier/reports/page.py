@@ -38,6 +38,7 @@ from luthier.reports.figures import (
     title_of,
     tokens_figure,
 )
+from luthier.reports.language_section import language_section
 from luthier.reports.plan_figures import frontier_figure, memory_bar, predicted_measured
 from luthier.reports.section import KindSection
 from luthier.reports.sentences import (
@@ -56,7 +57,11 @@ _PLAN_WORDS: tuple[Callable[..., Any], ...] = (
     plan_words.memory_words, plan_words.pace_facts, plan_words.parallel_facts, plan_words.rules_of,
     plan_words.same_words, plan_words.shown_points, plan_words.step_time, plan_words.terms_of, plan_words.what_facts,
 )  # fmt: skip
-_OF_KINDS: tuple[Callable[[CompareResult], KindSection | None], ...] = (classification_section, context_section)
+_OF_KINDS: tuple[Callable[[CompareResult], KindSection | None], ...] = (
+    classification_section,
+    context_section,
+    language_section,
+)
 _SHOWN_PARTS = (
     5  # columns of the score table beside the score; a metric with more parts shows these and the JSON has all
 )

@@ -38,6 +38,7 @@ from luthier.ground.words import (
 )
 from luthier.reports.classification_section import classification_view
 from luthier.reports.context_section import context_view
+from luthier.reports.language_section import language_view
 from luthier.reports.figures import best_of, part_title, shown_parts, title_of
 from luthier.reports.plan_words import memory_words
 from luthier.reports.terminal_check import check_view
@@ -69,6 +70,8 @@ def compare_view(result: CompareResult) -> RenderableType:
         blocks.append(_contrasts(result))
     if result.classification:
         blocks.append(classification_view(result.classification))
+    if result.language:
+        blocks.append(language_view(result.language))
     if result.context:
         blocks.append(context_view(result.context))
     notes = [f"{many(result.n_test, 'test item')}, {result.metric}, {100 * result.confidence:g}% intervals"]

@@ -33,6 +33,7 @@ from luthier.objectives.classify import Classification
 from luthier.rows.compose import Prompt, compose
 from luthier.verbs.classifying import classifier_system
 from luthier.verbs.compare_context import context_result
+from luthier.verbs.compare_text import compare_text, text_systems
 from luthier.verbs.prompt import chosen_prompt
 from luthier.verbs.runs import Run, open_run
 from luthier.verbs.train import train_system, trained
@@ -56,9 +57,10 @@ def compare(task: Task | str | Path, *, out: str | Path | None = None, tell: Tel
     """
     task = task if isinstance(task, Task) else load_task(task)
     bench = Workbench(task, tell)
-    names = system_names(task, writes=bench.writes)
+    is_text = bench.objective.answers == "likelihood"
+    names = text_systems(bench) if is_text else system_names(task, writes=bench.writes)
     with open_run(task, "compare", out, tell) as run:
-        result = _compare(bench, names, run)
+        result = compare_text(bench, run) if is_text else _compare(bench, names, run)
         run.finish(result)
     return result
 

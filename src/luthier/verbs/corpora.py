@@ -22,7 +22,7 @@ from luthier.rows.corpus import Corpus
 from luthier.rows.corpus_sheet import SAMPLE, corpus_sheet
 from luthier.rows.mixture import MixedRows, Source
 from luthier.rows.token_store import TokenStore
-from luthier.rows.types import Encoded, IntArray
+from luthier.rows.types import Encoded, IntArray, Row
 from luthier.verbs.runs import runs_folder
 
 if TYPE_CHECKING:
@@ -149,7 +149,9 @@ def trained_rows(rows: Sequence[Encoded]) -> int:
 
 def sheet_of(bench: Workbench) -> CheckResult:
     """Return the truth sheet of a task's texts; bad records are counted, also where they forbid training."""
-    data, stores, samples = bench.spec.data, {}, {}
+    data = bench.spec.data
+    stores: dict[str, list[TokenStore]] = {}
+    samples: dict[str, list[Row]] = {}
     for split in SPLITS:
         sources = corpora(bench, split)
         if sources:

@@ -114,6 +114,11 @@ class Workbench:
         result = self.read(split)
         if result is None:
             raise BadInput(f"the task names no {split} split", where=str(self.task.path), fix=f"set data.{split}")
+        rows = self._usable(result)
+        count = getattr(self.spec.data.sample, split)
+        return rows if count is None else sample_rows(rows, count, seed=self.spec.compare.seed)
+
+    def _usable(self, result: ReadResult) -> list[Row]:
         if result.faults and self.spec.data.on_bad == "refuse":
             first = result.faults[0]
             more = f" (and {len(result.faults) - 1} more)" if len(result.faults) > 1 else ""
@@ -122,8 +127,13 @@ class Workbench:
                 where=f"{first.file}:{first.line}",
                 fix="mend the rows (`luthier check` lists them) or set data.on_bad: skip",
             )
-        count = getattr(self.spec.data.sample, split)
-        return result.rows if count is None else sample_rows(result.rows, count, seed=self.spec.compare.seed)
+        return result.rows
+
+    def general_rows(self) -> list[Row]:
+        """Return the held-out general text."""
+        if self.spec.data.general is None:
+            return []
+        return self._usable(self._read_source(self.spec.data.general))
 
     def items(self, split: Split) -> list[Item]:
         """Return the items of a split; their references are held to what the metric needs.
