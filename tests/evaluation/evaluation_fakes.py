@@ -87,7 +87,13 @@ def fake_endpoint(reply: Callable[[str], str | None]) -> Any:
     """Return what `EndpointSystem` uses of an endpoint, and the conversations it was asked."""
     asked: list[Sequence[Message]] = []
 
-    def chat(conversations: Sequence[Sequence[Message]], settings: object, tell: object = None) -> list[Generation]:
+    def chat(
+        conversations: Sequence[Sequence[Message]],
+        settings: object,
+        tell: object = None,
+        tools: Sequence[str | None] = (),
+    ) -> list[Generation]:
+        assert len(tools) == len(conversations)
         asked.extend(conversations)
         return [Generation(reply(c[-1].content), (), 100, 10, 0.1, "end") for c in conversations]
 

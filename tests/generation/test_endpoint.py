@@ -17,7 +17,7 @@ from luthier.generation.endpoint import ATTEMPTS, Endpoint
 from luthier.generation.settings import Settings
 from luthier.ground.errors import BadInput
 from luthier.ground.spec import EndpointSpec
-from luthier.rows.types import Message
+from luthier.rows.types import Message, ToolCall
 
 Reply = tuple[int, bytes] | tuple[int, bytes, dict[str, str]]
 KEY = "sk-very-secret-1234"
@@ -86,6 +86,33 @@ def test_answers_come_in_input_order_with_usage() -> None:
     assert {r["path"] for r in seen} == {"/v1/chat/completions"}
     assert all(r["model"] == "m" and r["max_tokens"] == 7 and r["temperature"] == 0.0 for r in seen)
     assert all(r["key"] is None for r in seen)
+
+
+def test_tools_are_handed_over_and_calls_come_back_as_json() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": "it"}'}}
+
+    def answer(question: str, nth: int) -> Reply:
+        message = {"role": "assistant", "content": None, "tool_calls": [call if question == "see?" else 7]}
+        return 200, json.dumps({"choices": [{"message": message, "finish_reason": "tool_calls"}]}).encode()
+
+    earlier = Message("assistant", "", tool_calls=(ToolCall("look", '{"at":"that"}'),))
+    talk = [Message("user", "x"), earlier, Message("tool", "blue", name="look"), Message("user", "see?")]
+    tools = '[{"type":"function","function":{"name":"look"}}]'
+    with serving(answer) as (url, seen):
+        endpoint = Endpoint(EndpointSpec(url=url, model="m"), first_pause_s=0.01)
+        called, broken = endpoint.chat([talk, [Message("user", "y")]], Settings(max_new_tokens=7), tools=[tools, None])
+    assert called.text == '{"name":"look","arguments":{"at":"it"}}' and called.finish == "end"
+    assert broken.text is None and "call 1 of the reply must be an object" in str(broken.cause)
+    [request] = [r for r in seen if r["messages"][-1]["content"] == "see?"]
+    assert request["tools"] == json.loads(tools) and all("tools" not in r for r in seen if r is not request)
+    assert request["messages"][1] == {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": '{"at":"that"}'}}
+        ],
+    }
+    assert request["messages"][2]["tool_call_id"] == "call00001"
 
 
 def test_requests_run_in_parallel() -> None:

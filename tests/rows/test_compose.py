@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.rows.compose import Prompt, compose
-from luthier.rows.types import Message, Row
+from luthier.rows.types import Message, Row, ToolCall
 
 
 def example(name: str, *, system: str | None = None) -> Row:
@@ -74,3 +76,18 @@ def test_a_gap_is_asked_for_in_words_and_the_row_keeps_it() -> None:
     assert (asked.text, asked.gap, asked.reference) == ("one two three", (4, 7), "two")
     shown = compose(row, Prompt("", (Row("y", "t:y", text="a b", gap=(2, 3)), row)), with_answer=False)
     assert said(shown) == [("user", "a <gap>"), ("assistant", "b"), ("user", "one <gap> three")]
+
+
+def test_results_of_tools_stay_behind_the_question_and_examples_show_calls_untrained() -> None:
+    call = Message("assistant", "", tool_calls=(ToolCall("look", "{}"),))
+    talk = (Message("user", "see?"), call, Message("tool", "blue", name="look"), Message("assistant", "Blue."))
+    tools = '[{"type":"function","function":{"name":"look"}}]'
+    row = Row("x", "t:x", talk, tools=tools)
+    asked = compose(row, Prompt("I", (Row("e", "t:e", talk),)), ["p"], with_answer=False)
+    assert asked.tools == tools
+    assert asked.messages == (
+        Message("system", "I"),
+        *(dataclasses.replace(turn, train=False) for turn in talk),
+        Message("user", "Context:\np\n\nInput: see?"),
+        *talk[1:3],
+    )

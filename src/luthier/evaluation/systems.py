@@ -171,7 +171,7 @@ class EndpointSystem:
         """Answer all items; raises `BadInput` only when the endpoint answers none of them."""
         found = self.passages(items) if self.passages else [[] for _ in items]
         conversations = [_question(item, self.prompt, passages) for item, passages in zip(items, found, strict=True)]
-        said = self.endpoint.chat(conversations, self.settings, tell)
+        said = self.endpoint.chat(conversations, self.settings, tell, tools=[item.row.tools for item in items])
         return [_answer(generation, passages) for generation, passages in zip(said, found, strict=True)]
 
     def cost(self, answers: Sequence[Answer]) -> float | None:

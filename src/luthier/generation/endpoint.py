@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import httpx
@@ -22,6 +22,9 @@ from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
 from luthier.ground.spec import EndpointSpec
 from luthier.ground.strict_json import parse_json
+from luthier.rows.shape_fault import ShapeFault
+from luthier.rows.tool_text import as_dicts
+from luthier.rows.tools import calls_of, list_of
 from luthier.rows.types import Message
 
 ATTEMPTS = 5
@@ -52,16 +55,25 @@ class Endpoint:
         self._loopback = url.host in _LOOPBACK
 
     def chat(
-        self, conversations: Sequence[Sequence[Message]], settings: Settings, tell: Tell = silent
+        self,
+        conversations: Sequence[Sequence[Message]],
+        settings: Settings,
+        tell: Tell = silent,
+        *,
+        tools: Sequence[str | None] = (),
     ) -> list[Generation]:
-        """Answer each conversation, in input order.
+        """Answer each conversation, in input order; calls of tools become lines of JSON.
+
+        Args:
+            tools: what may be called in each conversation, as JSON text (default: nothing).
 
         Raises:
             BadInput: not a single request succeeded.
         """
         answers: dict[int, Generation] = {}
         with httpx.Client(trust_env=not self._loopback) as client, ThreadPoolExecutor(self.spec.parallel) as pool:
-            waiting = {pool.submit(self._ask, client, c, settings): place for place, c in enumerate(conversations)}
+            told = zip(conversations, tools or [None] * len(conversations), strict=True)
+            waiting = {pool.submit(self._ask, client, *one, settings): place for place, one in enumerate(told)}
             try:
                 for future in as_completed(waiting):
                     answers[waiting[future]] = future.result()
@@ -76,11 +88,13 @@ class Endpoint:
         """Return what so many tokens cost, in the currency of the task's prices."""
         return (prompt_tokens * self.spec.prompt_price + output_tokens * self.spec.output_price) / 1e6
 
-    def _ask(self, client: httpx.Client, conversation: Sequence[Message], settings: Settings) -> Generation:
+    def _ask(
+        self, client: httpx.Client, conversation: Sequence[Message], tools: str | None, settings: Settings
+    ) -> Generation:
         """Ask until there is an answer, a fault that will not pass, or no more time."""
         started = time.perf_counter()
         deadline = started + self.spec.timeout_s
-        request = self._request(conversation, settings)
+        request = self._request(conversation, tools, settings)
         fault = _Fault("no time to ask")
         for attempt in range(ATTEMPTS):
             try:
@@ -93,13 +107,14 @@ class Endpoint:
             time.sleep(pause_s)
         return failed_generation(self._without_key(fault.what), seconds=time.perf_counter() - started)
 
-    def _request(self, conversation: Sequence[Message], settings: Settings) -> dict[str, object]:
+    def _request(self, conversation: Sequence[Message], tools: str | None, settings: Settings) -> dict[str, object]:
         request: dict[str, object] = {
             "model": self.spec.model,
-            "messages": [{"role": message.role, "content": message.content} for message in conversation],
+            "messages": as_dicts(conversation, arguments_are_objects=False, no_text=None),
             "max_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
         }
+        request |= {"tools": list_of(tools)} if tools is not None else {}
         if not settings.greedy:
             request |= {"top_p": settings.top_p, "seed": settings.seed}
             request |= {"top_k": settings.top_k} if settings.top_k else {}
@@ -149,8 +164,8 @@ class Endpoint:
             raise _Fault("the reply is not JSON") from None
         choice = _first_choice(reply)
         message = choice.get("message")
-        text = message.get("content") if isinstance(message, dict) else None
-        if not isinstance(text, str):
+        text = _text_of(message) if isinstance(message, dict) else None
+        if text is None:
             raise _Fault("the reply holds no text")
         usage = reply.get("usage") if isinstance(reply, dict) else None
         return Generation(
@@ -193,6 +208,18 @@ def _left(deadline: float) -> float:
     if left_s <= 0:
         raise httpx.ReadTimeout("the deadline has passed")
     return left_s
+
+
+def _text_of(message: Mapping[str, object]) -> str | None:
+    """Return what a reply says, with its calls as lines of JSON, or None if it says and calls nothing."""
+    try:
+        calls = calls_of(message.get("tool_calls"), "the reply")
+    except ShapeFault as fault:
+        raise _Fault(fault.message) from None
+    text = message.get("content")
+    if not isinstance(text, str):
+        return Message("assistant", "", tool_calls=calls).written if calls else None
+    return Message("assistant", text, tool_calls=calls).written
 
 
 def _first_choice(reply: object) -> dict[str, object]:

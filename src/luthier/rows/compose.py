@@ -2,7 +2,8 @@
 
 The order is: system (instruction, then the row's own system text), worked examples as turns, the row's earlier turns,
 and last the user's turn with the passages before the input. The input stands last because that is where small models
-look. It renders nothing and counts no tokens.
+look. What a tool gave after that turn stays behind it, and the row's tools stay the row's. It renders nothing and counts
+no tokens.
 
     >>> row = Row("1", "t:1", (Message("user", "hi"), Message("assistant", "yo")))
     >>> [m.content for m in compose(row, Prompt("Greet."), ["Yo is a greeting."], with_answer=False).messages]
@@ -43,8 +44,9 @@ def compose(row: Row, prompt: Prompt, passages: Sequence[str] = (), *, with_answ
         return row
     turns = [message for message in row.messages if message.role != "system"]
     answer = [turns.pop()] if turns and turns[-1].role == "assistant" else []
-    if turns and turns[-1].role == "user":
-        turns[-1] = Message("user", _with_passages(turns[-1].content, passages))
+    last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=None)
+    if last is not None:
+        turns[last] = dataclasses.replace(turns[last], content=_with_passages(turns[last].content, passages))
     messages = [*_system(row, prompt), *_examples(row, prompt), *turns, *(answer if with_answer else [])]
     return dataclasses.replace(row, messages=tuple(messages))
 
@@ -57,11 +59,20 @@ def _system(row: Row, prompt: Prompt) -> list[Message]:
 
 
 def _examples(row: Row, prompt: Prompt) -> list[Message]:
+    """Return each example from its last question on; what it answers is shown, and not trained."""
     messages = []
     for example in prompt.examples:
         if (example.id, example.place) != (row.id, row.place):
-            messages += [Message("user", example.input), Message("assistant", example.reference)]
+            messages += [dataclasses.replace(turn, train=False) for turn in _last_exchange(example)]
     return messages
+
+
+def _last_exchange(example: Row) -> list[Message]:
+    turns = [turn for turn in example.messages or () if turn.role != "system"]
+    last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=None)
+    if last is None:
+        return [Message("user", example.input), Message("assistant", example.reference)]
+    return turns[last:]
 
 
 def _with_passages(text: str, passages: Sequence[str]) -> str:

@@ -63,6 +63,7 @@ class MetricContext:
         labels: the closed set of labels.
         facts: names of the fields of the reference object whose values are facts (dots reach into objects).
         before, after: the text around the gap that this answer fills, where the item is a text with a gap.
+        source: the input of this item, such as the sentence that is to be corrected.
     """
 
     schema: Mapping[str, Any] | None = None
@@ -70,6 +71,7 @@ class MetricContext:
     facts: tuple[str, ...] = ()
     before: str = ""
     after: str = ""
+    source: str = ""
 
 
 class Metric(Protocol):
@@ -113,7 +115,7 @@ METRICS: Registry[Metric] = Registry(
     kind="metric",
     modules=tuple(
         f"luthier.evaluation.metrics.{room}"
-        for room in ("text", "labels", "numbers", "json_match", "chrf", "edit_similarity", "code")
+        for room in ("text", "labels", "numbers", "json_match", "chrf", "gleu", "edit_similarity", "code", "tool_calls")
     ),
     missing=lambda entry: _what_is_missing(entry),
 )
