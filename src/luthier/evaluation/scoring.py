@@ -111,8 +111,9 @@ def score_answers(
 
 
 def context_of(item: Item, context: MetricContext) -> MetricContext:
-    """Return what the metric is told of this item: for a text with a gap, what stands around it too."""
+    """Return what the metric is told of this item: its input, and for a text with a gap what stands around it."""
     gap, text = item.row.gap, item.row.text
+    context = replace(context, source=item.row.input)
     return context if gap is None or text is None else replace(context, before=text[: gap[0]], after=text[gap[1] :])
 
 
