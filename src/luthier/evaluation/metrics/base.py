@@ -64,7 +64,6 @@ class MetricContext:
         facts: names of the fields of the reference object whose values are facts (dots reach into objects).
         before, after: the text around the gap that this answer fills, where the item is a text with a gap.
         source: the input of this item, such as the sentence that is to be corrected.
-        source: the input of this item, such as the sentence that is to be corrected.
     """
 
     schema: Mapping[str, Any] | None = None
@@ -72,7 +71,6 @@ class MetricContext:
     facts: tuple[str, ...] = ()
     before: str = ""
     after: str = ""
-    source: str = ""
     source: str = ""
 
 
