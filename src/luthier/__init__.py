@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from luthier.verbs.classify import classify
     from luthier.verbs.compare import compare
     from luthier.verbs.doctor import doctor
+    from luthier.verbs.infill import infill
     from luthier.verbs.prompt import prompt
     from luthier.verbs.report import report
     from luthier.verbs.retrieve import index, search
@@ -52,6 +53,7 @@ _HOMES = {
     "compare": "luthier.verbs.compare",
     "doctor": "luthier.verbs.doctor",
     "index": "luthier.verbs.retrieve",
+    "infill": "luthier.verbs.infill",
     "plan": "luthier.verbs.plan",
     "prompt": "luthier.verbs.prompt",
     "report": "luthier.verbs.report",
@@ -72,6 +74,7 @@ __all__ = [
     "compare",
     "doctor",
     "index",
+    "infill",
     "json_schema",
     "load_task",
     "plan",

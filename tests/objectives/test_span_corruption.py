@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import BartConfig, PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from luthier.ground.errors import BadInput
 from luthier.ground.spec import CorruptionSpec, TrainSpec
@@ -199,7 +199,8 @@ def test_a_tokenizer_without_sentinels_gets_them() -> None:
 
 
 def test_a_config_without_a_start_token_is_told() -> None:
-    context = ObjectiveContext(Renderer(tokenizer()), architecture="encoder-decoder")
+    bare = BartConfig(decoder_start_token_id=None)
+    context = ObjectiveContext(Renderer(tokenizer()), architecture="encoder-decoder", config=bare)
     with pytest.raises(BadInput, match="decoder_start_token_id"):
         make_objective("infill", context)
 

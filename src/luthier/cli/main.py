@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from luthier.cli import classify
+from luthier.cli import classify, infill
 from luthier.cli.session import session
 
 if TYPE_CHECKING:
@@ -346,3 +346,4 @@ def report(
 
 
 classify.register(app)
+infill.register(app)

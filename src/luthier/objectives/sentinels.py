@@ -72,9 +72,8 @@ def find_span_sentinels(tokenizer: Any) -> list[int]:
 
 
 def _sentinels(spelling: Spelling, vocabulary: dict[str, int]) -> Sentinels:
-    own = [vocabulary[word] for word in (spelling.prefix, spelling.suffix, spelling.middle)]
+    prefix, suffix, middle = (vocabulary[word] for word in (spelling.prefix, spelling.suffix, spelling.middle))
     end = vocabulary.get(spelling.end) if spelling.end else None
     others = [vocabulary[word] for word in spelling.stop if word in vocabulary]
-    return Sentinels(
-        *own, end=end, stop_ids=frozenset([*own, *others, *([] if end is None else [end])]), spelling=spelling
-    )
+    stop_ids = {prefix, suffix, middle, *others, *([] if end is None else [end])}
+    return Sentinels(prefix, suffix, middle, end, frozenset(stop_ids), spelling)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from luthier.ground.errors import BadInput
 from luthier.ground.seeds import derived_seed
+from luthier.models.seq2seq import start_ids
 from luthier.models.vocabulary import VocabularyExtension
 from luthier.objectives.base import Objective, ObjectiveContext
 from luthier.objectives.gaps import Gap
@@ -30,6 +31,7 @@ from luthier.rows.tokens import Tokens
 from luthier.rows.types import Encoded, Pack, Row
 
 ADDED_SPANS = 100  # as many as T5 has
+SPARE = 5  # start and end tokens of both sides
 
 
 class SpanInfill(Objective):
@@ -53,7 +55,10 @@ class SpanInfill(Objective):
         self.sentinels = found
         self._renderer = ending_at(renderer, frozenset(found[1:2]))  # one gap is asked for; the next mark ends it
         self.end_id = end_id_of(renderer)
-        self.start_id = _start_id(context)
+        begins = [renderer.tokens.bos_id] if renderer.tokens.adds_bos and renderer.tokens.bos_id is not None else []
+        self.begins: list[int] = begins  # what the tokenizer puts before a text
+        assert context.config is not None
+        self.start_ids = start_ids(context.config)
         self.spec = context.train.corruption
 
     def encode(self, row: Row) -> Encoded:
@@ -88,7 +93,7 @@ class SpanInfill(Objective):
         if len(gaps) > len(self.sentinels):
             raise BadInput(f"there are {len(gaps)} gaps, and the tokenizer has marks for {len(self.sentinels)}")
         runs = [(noise, [] if noise else ids) for noise, ids in runs_of(self.renderer.tokens, text, gaps)]
-        return [*corrupted_runs(runs, self.sentinels).encoder, self.end_id]
+        return [*self.begins, *corrupted_runs(runs, self.sentinels).encoder, self.end_id]
 
     def _piece(self, row: Row, text: str, number: int) -> Encoded:
         ids = self.renderer.tokens.encode(text, [(0, len(text))])
@@ -115,17 +120,17 @@ class SpanInfill(Objective):
     def _encoded(self, row: Row, encoder: list[int], decoder: list[int]) -> Encoded:
         return encoded_of(
             row,
-            [self.start_id, *decoder, self.end_id],
-            [True] * (len(decoder) + 2),
-            encoder=[*encoder, self.end_id],
+            [*self.start_ids, *self.begins, *decoder, self.end_id],
+            [False] * len(self.start_ids) + [True] * (len(self.begins) + len(decoder) + 1),
+            encoder=[*self.begins, *encoder, self.end_id],
         )
 
     def _longest(self) -> int:
         """Return the most tokens of a piece: with sentinels, start and end tokens it must fit, and have its marks."""
-        longest = max(2, self.context.train.max_length - 3)
+        longest = max(2, self.context.train.max_length - SPARE)
         while longest > 2:
             spans = noise_counts(longest, self.spec.density, self.spec.mean_span)[1]
-            if longest + 2 * spans + 3 <= self.context.train.max_length and spans < len(self.sentinels):
+            if longest + 2 * spans + SPARE <= self.context.train.max_length and spans < len(self.sentinels):
                 break
             longest -= 1
         return longest
@@ -142,11 +147,3 @@ def runs_of(tokens: Tokens, text: str, gaps: Sequence[Gap]) -> list[tuple[bool, 
         runs.append((True, tokens.encode(text, literals, first, end) if first < end else []))
         at = end
     return [*runs, (False, tokens.encode(text, literals, at, len(text)))] if at < len(text) else runs
-
-
-def _start_id(context: ObjectiveContext) -> int:
-    """Return the token that a decoder begins with."""
-    start = getattr(context.config, "decoder_start_token_id", None)
-    if not isinstance(start, int):
-        raise BadInput("the model's config names no decoder_start_token_id", where="config.json", fix="mend it")
-    return start
