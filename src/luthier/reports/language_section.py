@@ -92,7 +92,7 @@ def _how(found: LanguageResult) -> str:
     bytes_of = {loss.text: loss.bytes for loss in found.losses}
     told = ", ".join(f"{size(number)} of {what} text" for what, number in bytes_of.items())
     return (
-        f"Measured on {told} that was not trained on. A text's bits are the sum of −log₂ p over its tokens; dividing by "
-        "its bytes makes models with different tokens comparable. Intervals come from resampling documents; changes "
+        f"Measured on {told} that was not trained on. A text's bits are the sum of −log₂ p over its tokens; dividing "
+        "by its bytes makes models with different tokens comparable. Intervals come from resampling documents; changes "
         "are of the same documents. The score of a system is 1 − bits/8, the share of the bits that it saves."
     )

@@ -38,8 +38,8 @@ from luthier.ground.words import (
 )
 from luthier.reports.classification_section import classification_view
 from luthier.reports.context_section import context_view
-from luthier.reports.language_section import language_view
 from luthier.reports.figures import best_of, part_title, shown_parts, title_of
+from luthier.reports.language_section import language_view
 from luthier.reports.plan_words import memory_words
 from luthier.reports.terminal_check import check_view
 from luthier.reports.terminal_parts import BAR, facts, interval_bar, plain_table, spaced, sparkline, text
