@@ -1,4 +1,4 @@
-"""Classification passes the kit for each kind of labels and of model, and its loss is that of transformers' classifiers."""
+"""Classification passes the kit for each kind of labels and of model; its loss is that of transformers' classifiers."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from luthier.evaluation.comparison import clusters_of
 from luthier.evaluation.metrics.labels import label_list, normal
 from luthier.evaluation.metrics.numbers import number_in
 from luthier.evaluation.scoring import ItemScore, SystemRun
-from luthier.ground.objective_results import ClassificationResult, ClassResult, LabelResult
+from luthier.ground.objective_results import CalibrationBin, ClassificationResult, ClassResult, LabelResult
 from luthier.ground.words import percent
 from luthier.rows.labels import LabelSet
 
@@ -98,7 +98,7 @@ def _confusion(true_NL: Bools, said_NL: Bools) -> list[list[int]]:
 
 def _calibration(
     scores: Sequence[ItemScore], labels: LabelSet, place: Mapping[str, int], true_NL: Bools
-) -> tuple[list, float | None, float | None]:
+) -> tuple[list[CalibrationBin], float | None, float | None]:
     """Return bins, expected calibration error and its adaptive kin; nothing without probabilities.
 
     single: the probability of the label named. multi: of each label's yes or no, all labels together.

@@ -260,7 +260,8 @@ def endpoint(context: SystemContext) -> System:
 
 
 def _local(name: str, context: SystemContext, prompt: Prompt, passages: Passages | None) -> LocalSystem:
-    generator, ask = (_needed(part, name, "a model that writes") for part in (context.generator, context.ask))
+    generator = _needed(context.generator, name, "a model that writes")
+    ask = _needed(context.ask, name, "a model that writes")
     return LocalSystem(name, generator, ask, prompt, passages, context.settings)
 
 

@@ -50,7 +50,7 @@ def pooled_states(
         return hidden_TD[ends_R - 1]
     if pooling == "first":
         return hidden_TD[ends_R - torch.tensor(lengths, device=hidden_TD.device)]
-    return torch.stack([part.mean(0) for part in hidden_TD.to(_wide(hidden_TD)).split(list(lengths))])
+    return torch.stack([part.mean(0) for part in torch.split(hidden_TD.to(_wide(hidden_TD)), list(lengths))])
 
 
 def encoder_states(model: PreTrainedModel, ids_T: Tensor, lengths: tuple[int, ...]) -> Tensor:

@@ -12,6 +12,7 @@ model (`luthier.models.head`), the losses stand in `luthier.objectives.classific
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -107,7 +108,8 @@ class Classification(Objective):
 
     def logits(self, model: nn.Module, pack: Pack) -> Tensor:
         """Return what the head gives for each row of a pack, [R, L], in the order of the rows' last tokens."""
-        return classification_head(model)(self.states(model, pack))
+        logits_RL: Tensor = classification_head(model)(self.states(model, pack))
+        return logits_RL
 
     def states(self, model: nn.Module, pack: Pack) -> Tensor:
         """Return the hidden state of each row that its label is read from, [R, D]."""
@@ -176,5 +178,5 @@ def row_order(packs: Sequence[Pack]) -> list[str]:
 def _output_scale(model: PreTrainedModel) -> float:
     """Return what T5 with tied embeddings multiplies its states by before the vocabulary, which this head is not."""
     if getattr(model.config, "scale_decoder_outputs", False):
-        return float(model.config.d_model) ** -0.5
+        return 1 / math.sqrt(model.config.d_model)
     return 1.0

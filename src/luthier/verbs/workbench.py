@@ -154,7 +154,7 @@ class Workbench:
         if self.objective.reads_corpora:
             return sheet_of(self)
         train = self.spec.train
-        splits = {split: result for split in SPLITS if (result := self.read(split)) is not None}
+        splits: dict[str, ReadResult] = {split: result for split in SPLITS if (result := self.read(split)) is not None}
         sheet = truth_sheet(
             self.spec.name,
             splits,
