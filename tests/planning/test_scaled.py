@@ -13,7 +13,7 @@ from luthier.ground.spec import TrainSpec
 from luthier.planning.predict import Prediction, predict_training
 from luthier.planning.predict_inference import predict_inference
 from luthier.planning.scaled import cut, depth_of, predict_quickly, predict_scaled, shallow_depths
-from luthier.planning.whole_model import predict_whole
+from luthier.planning.workload import made_up
 
 SPECS: dict[str, dict[str, Any]] = {
     "lora": {},
@@ -66,7 +66,8 @@ def test_scaled_answering_agrees_with_the_whole_trace(model_type: str) -> None:
 
 def test_scaled_encoder_decoder_agrees_with_the_whole_trace() -> None:
     def predict(config: PretrainedConfig) -> Prediction:
-        return predict_whole(config, TrainSpec(), 32, 2, baseline_bytes=0, device="cuda")
+        packs = made_up(32, 2, TrainSpec(), has_encoder=True).heaviest
+        return predict_training(config, TrainSpec(), [packs] * 2, baseline_bytes=0, device="cuda")
 
     config = small_t5()
     whole, scaled = predict(config), predict_scaled(predict, config)

@@ -37,7 +37,6 @@ from luthier.planning.telling import (
     warnings_of,
 )
 from luthier.planning.textbook import inference_bytes, rules
-from luthier.planning.whole_model import predict_whole
 from luthier.planning.workload import Workload
 
 _TIMES_AGAIN, _MARGIN_BYTES = 3, 5_000_000  # a choice that does not keep the limit as a whole is made again
@@ -110,15 +109,6 @@ def _predict_answering(question: Question, seq: int, batch: int) -> InferencePre
 def _predict_with(
     question: Question, config: PretrainedConfig, spec: TrainSpec, workload: Workload, steps: int = 2
 ) -> Prediction:
-    if is_encoder_decoder(config):
-        return predict_whole(
-            config,
-            spec,
-            seq=workload.longest,
-            batch=workload.rows,
-            baseline_bytes=question.baseline_bytes,
-            device=question.traced_as,
-        )
     predicted = predict_training(
         config,
         spec,

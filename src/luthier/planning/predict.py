@@ -22,10 +22,10 @@ from luthier.adapters.base import get_kind
 from luthier.adapters.full import Master
 from luthier.ground.plan_result import TERMS, Moment, Terms
 from luthier.ground.spec import TrainSpec
+from luthier.models.architecture import architecture_of
 from luthier.models.planned import hearing, planned_for
 from luthier.models.quantized import parameter_count, quantize_model, weight_counts
-from luthier.objectives.base import Objective, ObjectiveContext
-from luthier.objectives.sft import SupervisedFinetuning
+from luthier.objectives.base import Objective, ObjectiveContext, make_objective
 from luthier.planning.fused import fused_attention
 from luthier.planning.replay import Profile, replayed
 from luthier.planning.stages import places_of, stage_of, term_of
@@ -98,7 +98,7 @@ def predict_training(
             optimizer's state is there, and the allocator has been used.
         baseline_bytes: of the process before the model is loaded (on a GPU: of its runtime).
         device: cpu, or cuda, where the allocator is not modelled.
-        objective: whose loss is traced (default: supervised finetuning).
+        objective: whose loss is traced (default: supervised finetuning); the packs are its own.
         prepared: make the optimizer's state before the first step, so that one step is enough to see it.
     """
     with plannable(config), planned_for(device), fused_attention(), MemoryTrace() as trace, hearing(trace.hear):
@@ -134,7 +134,7 @@ def _trace_steps(
     trace.adopt([*model.parameters(), *model.buffers()], "weights")
     parameters = parameter_count(model)
     kind = get_kind(spec.adapter.kind)
-    objective = objective or SupervisedFinetuning(ObjectiveContext(None))  # the packs are there
+    objective = objective or make_objective("sft", ObjectiveContext(None, architecture=architecture_of(config)))
     extra: dict[str, nn.Parameter] = {}
     for extension in objective.extensions:
         extra.update(extension.apply(model, seed=spec.seed))

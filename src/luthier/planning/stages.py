@@ -19,8 +19,8 @@ _SENTENCES = {
     "prompt": "reading the prompts",
     "decode": "writing the answers",
 }
-_LOSS = ("objectives.cross_entropy", "models.packed.uncapped", "models.packed.__call__", "planning.whole_model.scores")
-_ATTENTION = ("models.attention", "models.kernels.varlen", "models.segments")
+_LOSS = ("objectives.cross_entropy", "models.packed.uncapped", "models.packed.__call__")
+_ATTENTION = ("models.attention", "models.seq2seq_attention", "models.kernels.varlen", "models.segments")
 
 
 def stage_of(block: Block) -> str:

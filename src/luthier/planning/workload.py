@@ -46,12 +46,12 @@ class Workload:
     @property
     def traced(self) -> tuple[Pack, ...]:
         """The packs that are traced: more of them in a step need time, and no more memory."""
-        return tuple(sorted(self.heaviest, key=lambda pack: len(pack.ids_T), reverse=True)[:TRACED_PACKS])
+        return tuple(sorted(self.heaviest, key=len, reverse=True)[:TRACED_PACKS])
 
     @property
     def untraced(self) -> float:
         """How many times the work of the traced packs the whole step is."""
-        return sum(len(pack.ids_T) for pack in self.heaviest) / sum(len(pack.ids_T) for pack in self.traced)
+        return sum(map(len, self.heaviest)) / sum(map(len, self.traced))
 
 
 def workload_of(rows: Sequence[Encoded], spec: TrainSpec, *, shares: bool = False) -> Workload:
@@ -66,7 +66,7 @@ def workload_of(rows: Sequence[Encoded], spec: TrainSpec, *, shares: bool = Fals
     candidates = [plan[int(number)] for number in np.argsort(-tokens_S, kind="stable")[:_LOOKED_AT]]
     weigh = {step: int(lengths[list(step.rows)].sum()) for step in candidates}
     packs = {step: _packs(rows, step, spec, shares) for step in candidates}
-    heaviest = max(candidates, key=lambda step: (max(len(pack.ids_T) for pack in packs[step]), weigh[step]))
+    heaviest = max(candidates, key=lambda step: (max(map(len, packs[step])), weigh[step]))
     return Workload(
         heaviest=packs[heaviest],
         tokens=weigh[heaviest],
@@ -84,13 +84,27 @@ def heaviest_rows(rows: Sequence[Encoded], spec: TrainSpec) -> list[list[Encoded
     return [[rows[row] for row in plan[int(number)].rows] for number in heaviest]
 
 
-def made_up(seq: int, batch: int, spec: TrainSpec, *, targets: float = 1.0) -> Workload:
-    """Return a step of `batch` rows of `seq` tokens, of which the last share `targets` are predicted."""
+def made_up(seq: int, batch: int, spec: TrainSpec, *, targets: float = 1.0, has_encoder: bool = False) -> Workload:
+    """Return a step of `batch` rows of `seq` tokens, of which the last share `targets` are predicted.
+
+    Args:
+        has_encoder: the encoder reads `seq` tokens, and the decoder writes the share `targets` of as many.
+    """
     random = np.random.default_rng(0)
     is_target = np.arange(seq) >= min(seq - 1, round(seq * (1 - targets)))
-    rows = [Encoded(random.integers(0, 1000, seq), is_target, f"row {number + 1}") for number in range(batch)]
+    if has_encoder:
+        is_target = np.arange(1 + max(1, round(seq * targets))) > 0  # after the decoder's start token
+    rows = [
+        Encoded(
+            random.integers(0, 1000, len(is_target)),
+            is_target,
+            f"row {number + 1}",
+            encoder_S=random.integers(0, 1000, seq) if has_encoder else None,
+        )
+        for number in range(batch)
+    ]
     packs = _packs(rows, PlannedStep(0, tuple(range(batch))), spec, share=False)
-    return Workload(heaviest=packs, tokens=seq * batch, rows=batch, longest=seq)
+    return Workload(heaviest=packs, tokens=sum(map(len, rows)), rows=batch, longest=len(rows[0]))
 
 
 def _packs(rows: Sequence[Encoded], step: PlannedStep, spec: TrainSpec, share: bool) -> tuple[Pack, ...]:

@@ -28,7 +28,7 @@ from luthier.machine.catalogue import Device, find_device
 from luthier.machine.here import this_device
 from luthier.machine.prices import price_of
 from luthier.planning.answer import answer, prompt_tokens_per_s
-from luthier.planning.config import read_config
+from luthier.planning.config import is_encoder_decoder, read_config
 from luthier.planning.cost import break_even
 from luthier.planning.question import Question
 from luthier.planning.workload import made_up
@@ -187,13 +187,14 @@ def _free_hand(
     config, architecture = read_config(name, tell=tell)
     limit, source = _limit(hardware, None, device)
     tell({"kind": "stage", "text": f"tracing {architecture}"})
+    has_encoder = is_encoder_decoder(config)
     return answer(
         Question(
             name=name,
             config=config,
             spec=spec,
             method=method,
-            load=lambda of: made_up(seq, of.rows_per_step or batch, of, targets=targets),
+            load=lambda of: made_up(seq, of.rows_per_step or batch, of, targets=targets, has_encoder=has_encoder),
             device=device,
             baseline_bytes=_baseline(device, hardware),
             limit_bytes=limit,
