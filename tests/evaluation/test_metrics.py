@@ -28,7 +28,15 @@ SCHEMA = {
 }
 TICKETS = MetricContext(schema=SCHEMA, facts=("code", "days"))
 REFERENCE = '{"code": "BX-36", "days": 365}'
-OF_SOME_TEXTS = {"json_match", "parses", "executes"}  # metrics whose references must be more than text
+OF_SOME_TEXTS = {
+    "closeness",
+    "multi_label_f1",
+    "within",
+    "json_match",
+    "parses",
+    "executes",
+}  # metrics whose references must be more than text
+OF_OWN_REFERENCES = {"closeness": ("3", "-0.5"), "within": ("3", "-0.5"), "multi_label_f1": ('["yes", "no"]', "[]")}
 CONTEXTS = [NOTHING, TICKETS, MetricContext(labels=("yes", "no")), MetricContext(schema=SCHEMA)]
 
 documents = st.dictionaries(
@@ -54,7 +62,18 @@ def value_of(name: str, output: str, reference: str, context: MetricContext = NO
 
 
 def test_the_built_in_metrics_are_listed() -> None:
-    own = {"chrf", "contains", "edit_similarity", "exact_match", "executes", "json_match", "label", "parses", "token_f1"}
+    own = {
+        "chrf",
+        "contains",
+        "edit_similarity",
+        "exact_match",
+        "executes",
+        "json_match",
+        "label",
+        "parses",
+        "token_f1",
+    }
+    own |= OF_OWN_REFERENCES.keys()
     assert own <= set(METRICS.names())
 
 
@@ -62,7 +81,7 @@ def test_the_built_in_metrics_are_listed() -> None:
 @pytest.mark.parametrize("name", METRICS.names())
 def test_every_built_in_metric_keeps_the_contract(name: str, context: MetricContext) -> None:
     references = (REFERENCE,) if context is TICKETS or context.schema else ("yes", "no", "", REFERENCE)
-    check_metric(METRICS.get(name), references=references, context=context)
+    check_metric(METRICS.get(name), references=OF_OWN_REFERENCES.get(name, references), context=context)
     if context is NOTHING:
         check_metric(METRICS.get(name))
 

@@ -15,6 +15,8 @@ REFERENCES = (
     "",
     "yes",
     "The answer is 42.",
+    "-12.5",
+    '["yes", "no"]',
     "größer\n — 漢字 🙂",
     '{"code": "BX-36", "days": 365, "actions": ["ship"]}',
 )
