@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from luthier.adapters.base import load_adapter
 from luthier.ground.errors import BadInput
+from luthier.ground.spec import ContextSpec
 from luthier.ground.task import load_task
-from luthier.models.context import CONTEXT, WEIGHTS
+from luthier.models.context import CONTEXT, WEIGHTS, ContextExtension
 from luthier.verbs.check import check
 from luthier.verbs.compare import compare
 from luthier.verbs.plan import plan
@@ -75,6 +78,21 @@ def test_a_model_that_was_trained_whole_loads_with_its_window_in_transformers(lo
         assert torch.isfinite(model(torch.arange(700)[None] % 300).logits).all()
     as_base = load_task(longer, [*FAST, f"model={result.adapter}", "context.factor=2"])
     assert check(as_base).ok  # a scaled base is scaled on: 2,048
+
+
+def test_an_adapter_loads_in_peft_with_the_config_beside_it(longer: Path) -> None:
+    result = train(run(longer))
+    adapter, folder = Path(result.adapter), load_task(longer).spec.model
+    config = AutoConfig.from_pretrained(folder)
+    config.update(json.loads((adapter / CONTEXT).read_text())["config"])
+    base = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(base, str(adapter)).eval()
+    ours = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ContextExtension(ContextSpec(factor=2)).load(ours, adapter)
+    load_adapter(ours, adapter)
+    ids = torch.arange(900)[None] % 300
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-4, rtol=1e-4)
 
 
 def test_raw_text_with_a_longer_window(longer: Path) -> None:
