@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from luthier.adapters.base import get_kind
-from luthier.adapters.full import Master
 from luthier.ground.plan_result import TERMS, Moment, Terms
 from luthier.ground.spec import TrainSpec
 from luthier.models.architecture import architecture_of
+from luthier.models.masters import Master
 from luthier.models.planned import hearing, planned_for
 from luthier.models.quantized import parameter_count, quantize_model, weight_counts
 from luthier.objectives.base import Objective, ObjectiveContext, make_objective
