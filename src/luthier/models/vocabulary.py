@@ -77,7 +77,7 @@ class VocabularyExtension:
         known = tokenizer.get_vocab()
         self.tokens = tuple(token for token in dict.fromkeys(tokens) if token not in known)
         if not self.tokens:
-            raise BadInput("the tokenizer has all of these tokens already", where="vocabulary", fix="leave them out")
+            raise BadInput("the tokenizer has all of these tokens already", where="train.vocabulary", fix="leave them out")
         self._pieces = [tokenizer.encode(token, add_special_tokens=False) for token in self.tokens]
         self.tokenizer = _with(tokenizer, self.tokens, special)
         self.first = int(self.tokenizer.convert_tokens_to_ids(self.tokens[0]))
@@ -106,7 +106,7 @@ class VocabularyExtension:
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         """Write the vectors (unless they are among the model's weights), the tokens and the tokenizer."""
         tensors = {name: weight.detach().contiguous().cpu() for name, weight in self._state(model).trained.items()}
-        said = {"tokens": json.dumps(self.tokens, ensure_ascii=False), "first": str(self.first), "format": "pt"}
+        said = {"tokens": json.dumps(self.tokens, ensure_ascii=False)}  # one key: several come in an order of chance
         save_file(tensors or {"none": torch.zeros(1)}, self._file(folder), metadata=said)
         self.tokenizer.save_pretrained(folder)
 
@@ -255,12 +255,12 @@ def _with(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str], special: bo
     added = longer.add_tokens([AddedToken(token, normalized=False, special=special) for token in tokens])
     ids = longer.convert_tokens_to_ids(list(tokens))
     if added != len(tokens) or ids != list(range(ids[0], ids[0] + len(tokens))):
-        raise BadInput("the tokenizer does not take the new tokens", where="vocabulary", fix="choose other tokens")
+        raise BadInput("the tokenizer does not take the new tokens", where="train.vocabulary", fix="choose other tokens")
     for token in tokens:
         if not spells_back(longer, token):
             raise BadInput(
                 f'this tokenizer cannot write "{token}" back as it stands in text',
-                where="vocabulary",
+                where="train.vocabulary",
                 fix='leave the token out; with a space before it (" …") it may be possible',
             )
     return longer
