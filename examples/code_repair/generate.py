@@ -29,9 +29,10 @@ SWAPS = (
     (" += ", " -= "), (" -= ", " += "), (" *= ", " += "), (" + ", " - "), (" - ", " + "), (" * ", " + "),
     (" // ", " * "), (" / ", " * "), (" % ", " // "), (" > ", " < "), (" < ", " > "), (" >= ", " <= "),
     (" == ", " != "), (" != ", " == "), (" not in ", " in "), (" in ", " not in "), ("range(1, ", "range(0, "),
-    ("True", "False"), ("False", "True"), (".append(", ".remove("), (".upper()", ".lower()"), (".lower()", ".upper()"), ("[0]", "[-1]"),
-    ("[1:]", "[:1]"), ("[1]", "[0]"), (" = 0", " = 1"), (" = 1", " = 0"), ("+ 1)", "- 1)"), ("0, 1", "1, 1"),
-    ("return not ", "return "), ("return 1", "return 0"), ("return 0", "return 1"), ("return -1", "return 0"),
+    ("True", "False"), ("False", "True"), (".append(", ".remove("), (".upper()", ".lower()"),
+    (".lower()", ".upper()"), ("[0]", "[-1]"), ("[1:]", "[:1]"), ("[1]", "[0]"), (" = 0", " = 1"), (" = 1", " = 0"),
+    ("+ 1)", "- 1)"), ("0, 1", "1, 1"), ("return not ", "return "), ("return 1", "return 0"),
+    ("return 0", "return 1"), ("return -1", "return 0"),
 )  # fmt: skip
 ATTEMPTS = 400
 STEPS = 20_000  # lines that a program may take before it counts as one without end

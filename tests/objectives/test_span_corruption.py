@@ -198,6 +198,21 @@ def test_a_tokenizer_without_sentinels_gets_them() -> None:
     assert made.renderer.tokens.decode(made.prompt("ab", [(1, 2)])) == "a<extra_id_0></s>"
 
 
+def test_added_sentinels_are_trained_in_an_encoder_decoder() -> None:
+    made = objective(PLAIN)
+    (extension,) = made.extensions
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(config(len(tokenizer(PLAIN)))).float().eval().requires_grad_(False)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    trained = extension.apply(model, seed=0)
+    total, _ = made.loss(model, one_pack([made.encode(Row("1", "t:1", text=TEXT, gap=(4, 13)))]))
+    total.backward()
+    (vectors,) = trained.values()
+    assert vectors.grad is not None and vectors.grad[:2].abs().sum() > 0
+    extension.remove(model)
+    assert all(weight.equal(before[name]) for name, weight in model.state_dict().items())
+
+
 def test_a_config_without_a_start_token_is_told() -> None:
     bare = BartConfig(decoder_start_token_id=None)
     context = ObjectiveContext(Renderer(tokenizer()), architecture="encoder-decoder", config=bare)

@@ -3,7 +3,7 @@
     PSM     <PRE> prefix <SUF> suffix <MID> middle <EOT>
     SPM     <PRE> <SUF> suffix <MID> prefix middle <EOT>
 
-SPM is the paper's second variant (appendix D): it uses PSM's sentinels in PSM's order, so that both can be trained
+SPM is the paper's second variant: it uses PSM's sentinels in PSM's order, so that both can be trained
 together and help each other. Each part is tokenised by itself, so that what is asked later is tokenised as it was
 trained, wherever the gap lies. Which span is moved, and how often, is not decided here.
 

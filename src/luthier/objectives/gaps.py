@@ -1,6 +1,6 @@
 """Where the gap in a text lies: drawn by a seed, or given.
 
-Two ways to draw (Bavarian et al. 2022, section 4.3): `character`, two cut points uniform over all places between
+Two ways to draw (Bavarian et al. 2022): `character`, two cut points uniform over all places between
 characters, so that a gap may begin or end within a word, as a cursor does; and `line`, two cut points at the beginnings
 of lines, so that whole lines are missing, as in code that is repaired. It knows nothing of tokens.
 

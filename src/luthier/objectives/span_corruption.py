@@ -1,6 +1,6 @@
 """Span corruption for encoder-decoder models: spans of tokens become sentinels, and the decoder writes the spans.
 
-The procedure is T5's (Raffel et al. 2020, section 3.1.4 and `random_spans_noise_mask` of their code): the number of
+The procedure is T5's (Raffel et al. 2020, `random_spans_noise_mask` of their code): the number of
 masked tokens and of spans follow from length, density and mean span length; spans alternate, beginning with kept text;
 given that, all masks are equally likely. Spans never touch, so each has a sentinel of its own:
 
