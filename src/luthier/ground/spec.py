@@ -357,7 +357,7 @@ class CompareSpec(Strict):
 
     systems: tuple[str, ...] = Field(
         (),
-        description="Of base, prompt, rag, finetuned, finetuned+rag, endpoint (default: all that can run).",
+        description="Of majority, base, prompt, rag, finetuned, finetuned+rag, endpoint (default: all that can run).",
     )
     target: Fraction | None = Field(None, description="Score that would be good enough; advice is measured against it.")
     margin: Fraction = Field(0.03, description="Loss that would still count as non-inferior.")

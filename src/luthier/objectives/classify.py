@@ -13,7 +13,6 @@ model (`luthier.models.head`), the losses stand in `luthier.objectives.classific
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -168,11 +167,6 @@ def head_facts_of(context: ObjectiveContext, labels: LabelSet) -> HeadFacts:
 def labels_of(facts: HeadFacts) -> LabelSet:
     """Return the labels that a saved head answers with."""
     return LabelSet(facts.kind, facts.labels, mean=facts.mean, scale=facts.scale)
-
-
-def row_order(packs: Sequence[Pack]) -> list[str]:
-    """Return the places of the rows of packs in the order in which `logits` come."""
-    return [place for pack in packs for place in pack.places if place]
 
 
 def _output_scale(model: PreTrainedModel) -> float:
