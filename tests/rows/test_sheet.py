@@ -211,7 +211,8 @@ def test_turns_weights_and_tools_are_counted(tmp_path: Path) -> None:
     calling = {"messages": [{"role": "user", "content": "see?"}, call], "tools": [{"name": "look"}], "id": "c"}
     rows = [talk(True, True, id="a"), talk(False, True, id="b", weight=2), talk(False, id="d"), calling]
     train = [*rows, talk(True, id="e", weight=0), *pairs(range(100))]
-    result = sound(tmp_path, train=train)
+    renderer = Renderer(make_tokenizer(CHATML))  # its own: it keeps the warning about tools
+    result = sound(tmp_path, train=train, renderer=renderer)
     turns = result.turns["train"]
     assert (turns.answers, turns.untrained, turns.calls, turns.with_tools) == (107, 2, 1, 1)
     assert (turns.weighted, turns.weightless, turns.smallest_weight, turns.largest_weight) == (2, 1, 0.0, 2.0)
@@ -222,7 +223,7 @@ def test_turns_weights_and_tools_are_counted(tmp_path: Path) -> None:
         "train: 1 row has no answer that is to be trained",
     ]
     assert any("does not know tools" in warning for warning in result.warnings) and result.ok
-    last = truth_sheet("demo", {"train": split(tmp_path, "train", train)}, make_renderer("chatml"), turns="last")
+    last = truth_sheet("demo", {"train": split(tmp_path, "train", train)}, renderer, turns="last")
     assert last.turns["train"].untrained == 3
 
 
@@ -230,7 +231,8 @@ def test_rows_that_differ_in_a_call_or_a_gap_are_no_repeats(tmp_path: Path) -> N
     calls = [{"role": "assistant", "content": None, "tool_calls": [{"name": name}]} for name in ("look", "go")]
     rows = [{"messages": [{"role": "user", "content": "now"}, call]} for call in calls]
     gaps = [{"text": "one two three four", "gap": gap} for gap in ([0, 3], [4, 7])]
-    result = sound(tmp_path, train=[*rows, *gaps, *pairs(range(100))])
+    own = Renderer(make_tokenizer(CHATML))
+    result = sound(tmp_path, train=[*rows, *gaps, *pairs(range(100))], renderer=own)
     assert result.duplicates["train"].exact == 0
     assert [(pair.a, pair.b) for pair in result.conflicts] == [("train.jsonl:1", "train.jsonl:2")]
     assert not any("raw text" in warning for warning in sound(tmp_path, dev=gaps).warnings)

@@ -269,7 +269,7 @@ def test_results_are_turns_of_the_user_where_there_is_no_tool_role() -> None:
 
 
 def test_the_system_text_keeps_its_place_before_the_tools() -> None:
-    renderer = make_renderer("chatml")
+    renderer = Renderer(make_tokenizer(FAMILIES["chatml"]))
     text = renderer.render([Message("system", "Be short."), *TALK], tools=TOOLS)
     assert text.startswith(f"<|im_start|>system\nBe short.\n\n{LISTED}\n")
     assert renderer.render(TALK[:2]) == make_renderer("chatml").render(TALK[:2])

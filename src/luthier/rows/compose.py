@@ -2,8 +2,8 @@
 
 The order is: system (instruction, then the row's own system text), worked examples as turns, the row's earlier turns,
 and last the user's turn with the passages before the input. The input stands last because that is where small models
-look. What a tool gave after that turn stays behind it, and the row's tools stay the row's. It renders nothing and counts
-no tokens.
+look. What a tool gave after that turn stays behind it, and the row's tools stay the row's. It renders nothing and
+counts no tokens.
 
     >>> row = Row("1", "t:1", (Message("user", "hi"), Message("assistant", "yo")))
     >>> [m.content for m in compose(row, Prompt("Greet."), ["Yo is a greeting."], with_answer=False).messages]
