@@ -98,7 +98,8 @@ def test_items_with_a_gap_are_judged_in_their_own_text() -> None:
     text = BEFORE + "a + b" + AFTER
     row = Row("1", "t:1", text=text, gap=(len(BEFORE), len(BEFORE) + 5))
     item = Item.of(row)
-    assert context_of(item, MetricContext(labels=("x",))) == MetricContext(labels=("x",), before=BEFORE, after=AFTER)
+    about = context_of(item, MetricContext(labels=("x",)))
+    assert (about.labels, about.before, about.after) == (("x",), BEFORE, AFTER)
     assert item.reference == "a + b"
     answers = [Answer("b + a", 0.1, 1, 1), Answer("a", 0.1, 1, 1)]
     scores = score_answers([item, item], answers, executes, MetricContext())
