@@ -7,6 +7,9 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +130,22 @@ def test_a_stopped_run_goes_on_bit_for_bit(folder: Path) -> None:
     with pytest.raises(Interrupted):
         lu.train(folder / "task.yaml", out=folder / "stopped", tell=stop)
     again = lu.train(folder / "task.yaml", out=folder / "stopped", resume=True)
+    assert losses(again) == losses(whole)
+    assert files(Path(again.adapter)) == files(Path(whole.adapter))
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(folder: Path) -> None:
+    whole = lu.train(folder / "task.yaml", out=folder / "whole")
+    killed = folder / "killed"
+    command = [sys.executable, "-m", "luthier", "train", str(folder / "task.yaml"), "--out", str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / "step-000004").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    again = lu.train(folder / "task.yaml", out=killed, resume=True)
     assert losses(again) == losses(whole)
     assert files(Path(again.adapter)) == files(Path(whole.adapter))
 
