@@ -15,18 +15,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class WidenedEmbedding(nn.Module):
-    """Token ids to vectors: below `first` by the module that it stands for, from there on by `added`, [A, D]."""
+class _Widened(nn.Module):
+    """A module, and a few more rows for it.
+
+    The rows lie in a list of their own behind the module: a model's first weight says in which precision it computes.
+    """
 
     def __init__(self, base: nn.Module, added: nn.Parameter, first: int) -> None:
         super().__init__()
-        self.base, self.added, self.first = base, added, first
+        self.base, self.first = base, first
+        self.more = nn.ParameterList([added])
         self.train(base.training)
+
+    @property
+    def added(self) -> nn.Parameter:
+        """The new rows, [A, D]."""
+        rows: nn.Parameter = self.more[0]
+        return rows
 
     @property
     def weight(self) -> Tensor:
         """The large matrix."""
         return parts_of(self)[0]
+
+
+class WidenedEmbedding(_Widened):
+    """Token ids to vectors: below `first` by the module that it stands for, from there on by `added`, [A, D]."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the vectors of `ids`, in the precision of the large matrix."""
@@ -44,18 +58,8 @@ class WidenedEmbedding(nn.Module):
         return scale.to(dtype) if isinstance(scale, Tensor) else 1.0
 
 
-class WidenedHead(nn.Module):
+class WidenedHead(_Widened):
     """Hidden states to logits: of tokens below `first` by the module that it stands for, of the others by `added`."""
-
-    def __init__(self, base: nn.Module, added: nn.Parameter, first: int) -> None:
-        super().__init__()
-        self.base, self.added, self.first = base, added, first
-        self.train(base.training)
-
-    @property
-    def weight(self) -> Tensor:
-        """The large matrix."""
-        return parts_of(self)[0]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the logits [..., first + A]."""

@@ -17,12 +17,13 @@ from luthier.adapters.lora import lora_layers
 from luthier.ground.spec import AdapterSpec, TrainSpec
 from luthier.models.packed import hidden_at, hidden_states
 from luthier.models.segments import Segments
+from luthier.models.vocabulary import VocabularyExtension
 from luthier.rows.packing import one_pack
 from luthier.training.engine import body as body_module
 from luthier.training.engine import families
 from luthier.training.engine.body import engine_for, fast_body
 from luthier.training.step import TorchStep
-from models.tiny_models import tiny_model
+from models.tiny_models import tiny_model, tiny_tokenizer
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 TRAINED = pytest.mark.parametrize("trained", ["lora", "full", "norms and biases"])
@@ -292,3 +293,17 @@ def test_every_linear_layer_of_a_block_is_taken() -> None:
             taken = [id(part) for block in blocks for part in block.parameters]
             assert sorted(taken) == sorted(map(id, weights.values())), family
             assert len(lora_layers(model)) * 2 == len(taken)
+
+
+# -- new tokens ------------------------------------------------------------------------------------------------------
+
+
+def test_new_tokens_leave_the_fast_body_and_the_models_precision() -> None:
+    """Their rows are float32; a model computes in the precision of its first weight."""
+    model = tiny_model("llama").to(torch.bfloat16)
+    extension = VocabularyExtension(tiny_tokenizer(), ["ab", "ba"])
+    extension.apply(model, seed=0)
+    get_kind("lora").inject(model, LORA, seed=0)
+    assert model.dtype == next(model.parameters()).dtype == torch.bfloat16
+    with engine_for(model, TrainSpec()) as engine:
+        assert (engine.name, engine.reason) == ("fast", "")
