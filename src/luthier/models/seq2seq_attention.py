@@ -30,6 +30,7 @@ from luthier.models.planned import device_type
 
 NAME = "luthier_seq2seq"
 BMM_MOST_SCORES = 768 * 768  # of one row: longer ones are not slower by sdpa, and their scores are not kept
+_CAUSAL_UNIT = 256  # few sizes of causal masks are kept
 _FILL, _FILL_PAIR = 0.8, 0.5  # a bucket's rows have at least this share of its longest keys, and of its largest product
 
 
@@ -245,9 +246,13 @@ def _bias_of(bucket: RowBucket, bias_1HLM: Tensor | None, causal: bool, like: Te
     return _causal(bucket.queries, like.dtype, like.device)[None, None] if causal else None
 
 
-@lru_cache(maxsize=64)
 def _causal(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Bias [L, L]: 0 where a query sees a key, −inf elsewhere."""
+    """Bias [L, L]: 0 where a query sees a key, −inf elsewhere; a corner of one that is kept."""
+    return _kept_causal(-(-length // _CAUSAL_UNIT) * _CAUSAL_UNIT, dtype, device)[:length, :length]
+
+
+@lru_cache(maxsize=4)
+def _kept_causal(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.full((length, length), -math.inf, dtype=dtype, device=device).triu_(1)
 
 
