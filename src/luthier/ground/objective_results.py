@@ -1,4 +1,4 @@
-"""What `compare` returns beside scores, for tasks of a kind of their own: text, long context, classification.
+"""What `compare` and `check` return for tasks of a kind of their own: text, long context, classification.
 
 Nothing is computed here.
 
@@ -13,6 +13,19 @@ from typing import Literal
 from pydantic import Field
 
 from luthier.ground.result import Result
+
+
+class SourceCounts(Result):
+    """One source of documents, as it is trained on."""
+
+    split: str
+    source: str
+    documents: int
+    pieces: int  # a document longer than `max_length` is cut
+    tokens: int
+    bytes: int
+    epoch_tokens: int  # that the first epoch takes of it; 0 of what is not trained on
+    is_whole: bool  # False: it was read only as far as it is needed
 
 
 class TextLoss(Result):

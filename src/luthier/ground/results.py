@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from luthier.ground.objective_results import ClassificationResult, ContextResult, LanguageResult
+from luthier.ground.objective_results import ClassificationResult, ContextResult, LanguageResult, SourceCounts
 from luthier.ground.result import Result
 
 
@@ -112,19 +112,6 @@ class TurnCounts(Result):
     weightless: int = 0  # rows of weight 0, which are left out
     smallest_weight: float = 1.0
     largest_weight: float = 1.0
-
-
-class SourceCounts(Result):
-    """One source of documents, as it is trained on."""
-
-    split: str
-    source: str
-    documents: int
-    pieces: int  # a document longer than `max_length` is cut
-    tokens: int
-    bytes: int
-    epoch_tokens: int  # that the first epoch takes of it; 0 of what is not trained on
-    is_whole: bool  # False: it was read only as far as it is needed
 
 
 class CheckResult(Result):

@@ -70,7 +70,9 @@ class Task:
         """The words that become tokens: those that the task lists, and those of its file, one on each line."""
         vocabulary = self.spec.train.vocabulary
         lines = "" if vocabulary.file is None else _text_of(self.resolve(vocabulary.file))
-        return tuple(dict.fromkeys([*vocabulary.tokens, *(line.strip() for line in lines.splitlines() if line.strip())]))
+        return tuple(
+            dict.fromkeys([*vocabulary.tokens, *(line.strip() for line in lines.splitlines() if line.strip())])
+        )
 
     @property
     def schema(self) -> dict[str, Any] | None:

@@ -77,7 +77,9 @@ class VocabularyExtension:
         known = tokenizer.get_vocab()
         self.tokens = tuple(token for token in dict.fromkeys(tokens) if token not in known)
         if not self.tokens:
-            raise BadInput("the tokenizer has all of these tokens already", where="train.vocabulary", fix="leave them out")
+            raise BadInput(
+                "the tokenizer has all of these tokens already", where="train.vocabulary", fix="leave them out"
+            )
         self._pieces = [tokenizer.encode(token, add_special_tokens=False) for token in self.tokens]
         self.tokenizer = _with(tokenizer, self.tokens, special)
         self.first = int(self.tokenizer.convert_tokens_to_ids(self.tokens[0]))
@@ -255,7 +257,7 @@ def _with(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str], special: bo
     added = longer.add_tokens([AddedToken(token, normalized=False, special=special) for token in tokens])
     ids = longer.convert_tokens_to_ids(list(tokens))
     if added != len(tokens) or ids != list(range(ids[0], ids[0] + len(tokens))):
-        raise BadInput("the tokenizer does not take the new tokens", where="train.vocabulary", fix="choose other tokens")
+        raise BadInput("the tokenizer does not take the tokens", where="train.vocabulary", fix="choose other tokens")
     for token in tokens:
         if not spells_back(longer, token):
             raise BadInput(

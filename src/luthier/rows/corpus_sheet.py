@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from luthier.ground.results import CheckResult, Duplicates, Fault, RowCounts, SourceCounts, TokenCounts
+from luthier.ground.objective_results import SourceCounts
+from luthier.ground.results import CheckResult, Duplicates, Fault, RowCounts, TokenCounts
 from luthier.rows.duplicates import SHOWN, across, within
 from luthier.rows.mixture import MixedRows
 from luthier.rows.sheet import VIEWS, histogram_of, quantiles_of, seen_row

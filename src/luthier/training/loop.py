@@ -174,7 +174,7 @@ class _Training:
         if isinstance(self.train, list):
             packs = (step_packs(self.train, planned, self.pack_tokens, self.shares) for planned in self.plan)
             several = sum(len(of_step) > 1 for of_step in packs)
-        else:  # rows on disk are not all read for a word of advice
+        else:  # rows on disk are not all read for this
             several = int((self.plan.tokens(self.lengths) > self.pack_tokens).sum())
         if several:
             text = (
@@ -246,7 +246,6 @@ class _Training:
                 "eta_s": (self.planned_tokens - progress.tokens) / max(progress.tokens_per_s, 1e-9),
             }
         )
-
         self._tell_odd(outcome, planned)
 
     def _ceiling(self) -> Ceiling | None:
@@ -394,9 +393,8 @@ class _Training:
 def _refuse_untrainable(train: Sequence[Encoded]) -> None:
     if not len(train):
         raise BadInput("there are no rows to train on", fix="give data.train some rows")
-    if not isinstance(train, list):  # of rows on disk each has targets, and all need not be read
-        return
-    empty = [row.place for row in train if not row.target_tokens]
+    known = train if isinstance(train, list) else []  # of rows on disk each has targets, and all need not be read
+    empty = [row.place for row in known if not row.target_tokens]
     if empty:
         shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
         raise BadInput(f"nothing in {shown} is a target, so there is nothing to learn", fix="remove or mend these rows")
