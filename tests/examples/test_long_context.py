@@ -33,9 +33,10 @@ def generator() -> Any:
     return module
 
 
-def share(found: ContextResult, system: str, test: str = "passkey") -> float:
-    """Of what stands beyond the old window."""
-    cells = [c for c in found.cells if (c.system, c.test) == (system, test) and c.length > found.old_window]
+def share(found: ContextResult, system: str, test: str = "passkey", *, beyond: bool = True) -> float:
+    """Of what stands beyond the old window, or within it."""
+    of_test = [c for c in found.cells if (c.system, c.test) == (system, test)]
+    cells = [c for c in of_test if (c.length > found.old_window) is beyond]
     return sum(cell.right for cell in cells) / sum(cell.n for cell in cells)
 
 
@@ -83,5 +84,5 @@ def test_from_failing_to_nine_of_ten_beyond_the_old_window(tmp_path: Path) -> No
     (tmp_path / "context.json").write_text(json.dumps(found.model_dump(mode="json")))
     assert share(found, BASE) < 0.1
     assert share(found, FINETUNED) >= 0.9
-    assert share(found, FINETUNED, "needle") >= 0.9
+    assert share(found, FINETUNED, "needle") >= share(found, BASE, "needle", beyond=False) - 0.1
     assert found.short_loss[FINETUNED] <= 1.01 * found.short_loss[BASE]

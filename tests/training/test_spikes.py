@@ -21,8 +21,8 @@ from luthier.training.spikes import FEWEST, MOST_SKIPPED, ceiling_of
 
 
 def _record(loss: float, norm: float, skipped: Any = "") -> StepRecord:
-    counts: dict[str, Any] = {"step": 1, "learning_rate": 1.0, "tokens": 1, "target_tokens": 1, "weight": 1.0, "seconds": 0.0}
-    return StepRecord(loss=loss, grad_norm=norm, skipped=skipped, **counts)
+    counts: dict[str, Any] = {"tokens": 1, "target_tokens": 1, "weight": 1.0, "seconds": 0.0}
+    return StepRecord(step=1, learning_rate=1.0, loss=loss, grad_norm=norm, skipped=skipped, **counts)
 
 
 def test_the_ceiling_agrees_with_numpy() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class ObjectiveContext:
     """
 
     renderer: Renderer | None
-    train: TrainSpec = TrainSpec()
+    train: TrainSpec = field(default_factory=TrainSpec)
     labels: LabelSet | None = None
     instruction: str = ""
     architecture: Architecture = "decoder"

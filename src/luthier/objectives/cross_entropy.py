@@ -39,7 +39,7 @@ def summed_cross_entropy(
     *,
     chunk_rows: int | None = None,
 ) -> Tensor:
-    """Return the sum over rows n of −weights_N[n] · log softmax(head(hidden_ND[n]))[targets_N[n]], in float32 or better.
+    """Return the sum over rows n of −weights_N[n] · log softmax(head(hidden_ND[n]))[targets_N[n]], float32 or better.
 
     Args:
         head: maps hidden states [C, D] to logits [C, V]; what is trained of it gets its gradient too.
@@ -131,9 +131,7 @@ def _in_place_chunk(
     for of_part, part in zip(of_rows[1:], rows[1:], strict=True):
         gradient_CD.addmm_(of_part, part.to(hidden_CD.dtype))
     own = {id(part): of_part for part, of_part in zip(rows, of_rows, strict=True)}
-    of_head = [
-        torch.mm(own[id(tensor)].t(), hidden_CD) if tensor.ndim == 2 else logits_CV.sum(0) for tensor in trained
-    ]
+    of_head = [torch.mm(own[id(tensor)].t(), hidden_CD) if tensor.ndim == 2 else logits_CV.sum(0) for tensor in trained]
     return loss, gradient_CD, of_head
 
 

@@ -18,7 +18,7 @@ from lancedb.table import Table
 from pydantic import ValidationError
 
 from luthier.ground.files import write_json
-from luthier.ground.spec import Strict
+from luthier.ground.strict import Strict
 from luthier.retrieval.terms import ANALYSER
 
 TABLE = "passages"

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from luthier.ground.data_spec import SourceSpec
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell
 from luthier.ground.hashes import key_of
 from luthier.ground.results import CheckResult
 from luthier.ground.seeds import derived_seed
-from luthier.ground.spec import SourceSpec
 from luthier.rows.corpus import Corpus
 from luthier.rows.corpus_sheet import SAMPLE, corpus_sheet
 from luthier.rows.mixture import MixedRows, Source
