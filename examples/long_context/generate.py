@@ -109,7 +109,7 @@ def mixed(chance: Random, count: int, window: Callable[[Random], int], length: C
         if share < 0.4:
             yield {"id": f"text-{number}", "text": told(chance, most - 2, length)}
         else:
-            found = asked(chance, chance.randint(64, most), length, needle=share > 0.85)
+            found = asked(chance, chance.randint(64, most), length, needle=share > 0.75)
             yield {"id": f"asked-{number}", "weight": 20.0, **found}
 
 
