@@ -62,8 +62,11 @@ def hidden_at(
         return hidden_states(model, ids_T, positions_T, segments)[wanted_N]
     rising_M, place_N = torch.unique(wanted_N, return_inverse=True)
     filled = _filled(ids_T, positions_T, segments)
-    hidden_MD = body(*filled, rising_M)
-    return hidden_MD if len(rising_M) == len(wanted_N) and bool((rising_M == wanted_N).all()) else hidden_MD[place_N]
+    asked_M = _with_idle(rising_M, len(filled[0]))
+    hidden_MD = body(*filled, asked_M)
+    if len(asked_M) == len(wanted_N) and bool((rising_M == wanted_N).all()):
+        return hidden_MD
+    return hidden_MD[torch.searchsorted(asked_M, rising_M)[place_N]]
 
 
 @contextlib.contextmanager
@@ -160,6 +163,14 @@ def _filled(ids_T: Tensor, positions_T: Tensor, segments: Segments) -> tuple[Ten
     ids = torch.cat([ids_T, torch.zeros_like(filler)])
     longer = Segments((*segments.lengths, missing), (*segments.parents, -1))
     return ids, torch.cat([positions_T, filler]), longer
+
+
+def _with_idle(rising_M: Tensor, tokens: int) -> Tensor:
+    """Return many wanted tokens with others that nobody wants, up to a multiple of 64, for the same reason."""
+    missing = -len(rising_M) % FILL if len(rising_M) >= 4 * FILL else 0
+    idle = torch.ones(tokens, dtype=torch.bool, device=rising_M.device)
+    idle[rising_M] = False
+    return torch.cat([rising_M, idle.nonzero()[:missing, 0]]).sort().values if missing else rising_M
 
 
 def install_packed_attention(model: PreTrainedModel) -> None:

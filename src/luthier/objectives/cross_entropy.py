@@ -28,6 +28,7 @@ from luthier.models.widened import WidenedHead
 
 CHUNK_ROWS = 128  # fastest measured for a 49k vocabulary on CPU: the chunk's logits stay near the cache
 _ADDED_ROWS = 4096
+FILL = 32  # rows that a chunk is rounded up to
 TRAINED_HEAD_CHUNK_ROWS = 512  # a trained head adds one [V, D] gradient per chunk, so fewer chunks pay
 
 
@@ -87,7 +88,10 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 total += plain_cross_entropy(head, hidden_CD, targets_C, weights_C)
                 continue
             by = _in_place_chunk if in_place else _autograd_chunk
-            loss, gradient_ND[chunk], of_head = by(head, hidden_CD, targets_C, weights_C, trained)
+            rounds = start > 0 and rows % FILL == 0  # a last chunk of several
+            filled = _filled(hidden_CD, targets_C, weights_C) if rounds else (hidden_CD, targets_C, weights_C)
+            loss, gradient_CD, of_head = by(head, *filled, trained)
+            gradient_ND[chunk] = gradient_CD[: len(hidden_CD)]
             for whole, part in zip(gradients, of_head, strict=True):
                 _add_wide(whole, part)
             total += loss
@@ -105,6 +109,18 @@ class _SummedCrossEntropy(torch.autograd.Function):
         ctx.spent = True
         scaled = [gradient.mul_(upstream) for gradient in ctx.saved_tensors]  # a scalar keeps its float32
         return (None, None, scaled[0], None, None, *scaled[1:])
+
+
+def _filled(hidden_CD: Tensor, targets_C: Tensor, weights_C: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Round the last chunk up to a multiple of `FILL` rows with rows of weight 0: for every new number of rows oneDNN
+    keeps a kernel and its buffers."""
+    missing = -len(hidden_CD) % FILL
+    if not missing:
+        return hidden_CD, targets_C, weights_C
+    own_C = hidden_CD.new_ones(len(hidden_CD), dtype=torch.float32) if weights_C is None else weights_C
+    filler_FD = hidden_CD.new_zeros(missing, hidden_CD.shape[1])
+    targets = torch.cat([targets_C, targets_C.new_zeros(missing)])
+    return torch.cat([hidden_CD, filler_FD]), targets, torch.cat([own_C, own_C.new_zeros(missing)])
 
 
 def _add_wide(whole: Tensor, part: Tensor) -> None:
