@@ -161,3 +161,23 @@ def test_the_saved_config_does_not_name_our_attention(tmp_path: object) -> None:
     model = tiny_model()
     install_packed_attention(model)
     assert "luthier" not in model.config.to_json_string(use_diff=False)
+
+
+def test_a_body_is_asked_for_few_numbers_of_tokens_and_answers_as_the_model() -> None:
+    model = tiny_model("llama")
+    asked = []
+    for tokens in (300, 310, 333, 350):
+        ids_T, positions_T = torch.randint(3, 90, (tokens,)), torch.arange(tokens)
+        segments = Segments((tokens,))
+        wanted_N = torch.arange(tokens - 1)[torch.rand(tokens - 1) > 0.05]
+
+        def body(ids_T: Tensor, positions_T: Tensor, segments: Segments, wanted_N: Tensor) -> Tensor:
+            asked.append(len(wanted_N))
+            assert bool((wanted_N[1:] > wanted_N[:-1]).all()), "they rise, each once"
+            return hidden_states(model, ids_T, positions_T, segments)[wanted_N]
+
+        with torch.no_grad(), use_body(model, body):
+            found_ND = hidden_at(model, ids_T, positions_T, segments, wanted_N)
+        with torch.no_grad():
+            torch.testing.assert_close(found_ND, hidden_states(model, ids_T, positions_T, segments)[wanted_N])
+    assert {number % 64 for number in asked} == {0}

@@ -139,3 +139,23 @@ def test_a_factor_of_the_loss_keeps_its_float32() -> None:
     )
     assert torch.equal(scaled, (plain.float() * factor).to(torch.bfloat16))
     assert not torch.equal(scaled, plain)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_last_of_several_chunks_is_rounded_up_and_the_loss_is_that_of_the_rows(
+    trained: bool, weighted: bool
+) -> None:
+    seen = set()
+    for rows in (65, 70, 90, 100, 127):
+        head, hidden, targets = _problem(rows, rows, torch.float32)
+        head.requires_grad_(trained)
+        weights = torch.rand(rows, generator=torch.Generator().manual_seed(1)) if weighted else None
+        head.register_forward_hook(lambda module, inputs, output: seen.add(len(output)))
+        wanted = [hidden, *(head.parameters() if trained else [])]
+        loss = summed_cross_entropy(Head(head), hidden, targets, weights, chunk_rows=64)
+        found = torch.autograd.grad(loss, wanted)
+        assert seen <= {32, 64}, "few sizes, whatever the rows"
+        plain = plain_cross_entropy(Head(head), hidden, targets, weights)
+        seen.discard(rows)
+        torch.testing.assert_close([loss, *found], [plain, *torch.autograd.grad(plain, wanted)])
