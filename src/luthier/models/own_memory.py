@@ -29,6 +29,9 @@ def take_over(model: nn.Module, dtype: torch.dtype, folder: Path) -> None:
         if _is_mapped(data, ranges) or data.dtype != wanted:
             weight.data = torch.empty(data.shape, dtype=wanted, device=data.device).copy_(data)
         let_go(data, ranges)
+    for buffer in model.buffers():  # such as BART's bias of the logits; a single one would hold the file
+        if _is_mapped(buffer, ranges):
+            buffer.data = buffer.detach().clone()
 
 
 def mapped_ranges(folder: Path) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from luthier.ground.errors import BadInput
 from luthier.models.packed import FILL, FILL_SHORT, Head
 from luthier.models.quiet import no_progress_bars
-from luthier.models.seq2seq_attention import NAME, causal_bias, rows_mask
+from luthier.models.seq2seq_attention import NAME, causal_bias, rounded, rows_mask
 
 PADDED_TOKENS = 2048  # places of a padded batch, encoder and decoder together
 
@@ -150,7 +150,7 @@ def _t5_stack(stack: PreTrainedModel, lines: Lines, read_1SD: Tensor | None, acr
     """Return the last hidden states [1, T, D] of the encoder, or of the decoder that sees what the encoder `read`."""
     hidden_1TD = stack.dropout(stack.embed_tokens(lines.ids_T[None]))
     within = rows_mask(lines.lengths, lines.lengths, lines.ids_T.device)
-    longest = max(lines.lengths)
+    longest = rounded(max(lines.lengths))
     bias_1HLL = stack.block[0].layer[0].SelfAttention.compute_bias(longest, longest, device=hidden_1TD.device)
     if read_1SD is not None:
         bias_1HLL = causal_bias(bias_1HLL)
