@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import BartConfig, PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from luthier.ground.errors import BadInput
-from luthier.ground.spec import CorruptionSpec, TrainSpec
+from luthier.ground.spec import CorruptionSpec, InfillSpec, TrainSpec
 from luthier.objectives.base import ObjectiveContext, make_objective
 from luthier.objectives.span_corruption import corrupted, corrupted_runs, noise_counts, noise_mask, read_spans
 from luthier.objectives.span_infill import SpanInfill
@@ -244,3 +245,14 @@ def test_the_loss_adds_up_over_packs_and_weights() -> None:
     assert float(total.detach()) == pytest.approx(sum(float(loss.detach()) for loss, _ in single), rel=1e-5)
     assert count == pytest.approx(sum(weight for _, weight in single))
     assert count == pytest.approx(sum(one.target_tokens * row.weight for one, row in zip(encoded, rows, strict=True)))
+
+
+def test_settings_of_the_other_way_are_refused() -> None:
+    decoder = ObjectiveContext(Renderer(tokenizer()), train=TrainSpec(corruption=CorruptionSpec(density=0.3)))
+    with pytest.raises(BadInput, match=r"train\.corruption: the model is a decoder, .* no span corruption"):
+        make_objective("infill", decoder)
+    t5 = replace(
+        decoder, train=TrainSpec(infill=InfillSpec(rate=0.5)), architecture="encoder-decoder", config=config(9)
+    )
+    with pytest.raises(BadInput, match=r"train\.infill: the model is an encoder-decoder, .* no fill in the middle"):
+        make_objective("infill", t5)
