@@ -28,6 +28,8 @@ VERBS = {
     "index",
     "search",
     "train",
+    "infill",
+    "classify",
     "compare",
     "advise",
     "report",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from luthier.adapters.base import get_kind
 from luthier.ground.errors import LuthierError
 from luthier.ground.spec import AdapterSpec
+from luthier.objectives.base import ObjectiveContext
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.types import Encoded, Pack
 from luthier.training.loop import train_rows
@@ -100,6 +101,7 @@ class _Objective(SupervisedFinetuning):
     """The plain one, but for a broken row, and for what befalls a rank in its n-th pack."""
 
     def __init__(self, wanted: dict[str, Any], rank: int) -> None:
+        super().__init__(ObjectiveContext(None))
         self._breaks = wanted.get("breaks")  # loss, gradient, or nothing
         self._befalls = wanted.get("befalls")  # rank, pack, signal
         self._rank, self._packs = rank, 0

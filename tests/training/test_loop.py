@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from luthier.ground.errors import BadInput, Interrupted, Refused
 from luthier.ground.locks import folder_lock
+from luthier.objectives.base import ObjectiveContext
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.types import Encoded, Pack
 from luthier.training.batches import plan_steps
@@ -227,6 +228,7 @@ class _BreaksAt(SupervisedFinetuning):
     """Gives no number from a certain call on."""
 
     def __init__(self, calls: int) -> None:
+        super().__init__(ObjectiveContext(None))
         self._calls = calls
 
     def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:

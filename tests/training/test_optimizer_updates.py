@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from luthier.adapters.base import get_kind
 from luthier.ground.errors import Refused
 from luthier.ground.spec import AdapterSpec, TrainSpec
+from luthier.objectives.base import ObjectiveContext
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.packing import one_pack, pack_rows
 from luthier.rows.types import Encoded, Pack
@@ -104,6 +105,7 @@ class _BrokenGradient(SupervisedFinetuning):
     """The gradient of the first layer is not a number for rows that hold the token 29; backward gets there last."""
 
     def __init__(self) -> None:
+        super().__init__(ObjectiveContext(None))
         pass
 
     def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from luthier.ground.errors import Refused
 from luthier.ground.results import StepRecord
 from luthier.ground.spec import TrainSpec
+from luthier.objectives.base import ObjectiveContext
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.types import Encoded, Pack
 from luthier.training.checkpoint import TENSORS, folder_of, saved_steps
@@ -47,6 +48,7 @@ class _Spiky(SupervisedFinetuning):
     """Rows that hold the token 29 count a thousand times."""
 
     def __init__(self) -> None:
+        super().__init__(ObjectiveContext(None))
         pass
 
     def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from luthier.adapters.base import get_kind
 from luthier.ground.errors import Refused
 from luthier.ground.spec import AdapterSpec
+from luthier.objectives.base import ObjectiveContext
 from luthier.objectives.sft import SupervisedFinetuning
 from luthier.rows.packing import one_pack, pack_rows, single_rows
 from luthier.rows.types import Encoded, Pack
@@ -96,6 +97,7 @@ class _BrokenRows(SupervisedFinetuning):
     """The loss, or only its gradient, is not a number for rows that hold the token 29."""
 
     def __init__(self, gradient_only: bool) -> None:
+        super().__init__(ObjectiveContext(None))
         self._gradient_only = gradient_only
 
     def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:

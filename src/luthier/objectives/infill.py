@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from luthier.ground.errors import BadInput
 from luthier.ground.seeds import derived_seed
+from luthier.ground.spec import CorruptionSpec
 from luthier.objectives.added_tokens import with_tokens
 from luthier.objectives.base import OBJECTIVES, Objective, ObjectiveContext
 from luthier.objectives.fim import Ordered, encode_parts, psm, spm, trimmed
@@ -37,25 +38,17 @@ SPARE = 16  # tokens of a piece's length left for sentinels, the end token and t
 @OBJECTIVES.register("infill")
 def make_infill(context: ObjectiveContext) -> Objective:
     """Return fill in the middle for a decoder, span corruption for an encoder-decoder."""
-    _refuse_the_others_settings(context)
     if context.architecture == "encoder-decoder":
         from luthier.objectives.span_infill import SpanInfill  # here, since it is a sibling that builds on this module
 
         return SpanInfill(context)
-    return FillInTheMiddle(context)
-
-
-def _refuse_the_others_settings(context: ObjectiveContext) -> None:
-    """Refuse settings of span corruption for a decoder, and of fill in the middle for an encoder-decoder."""
-    is_seq2seq = context.architecture == "encoder-decoder"
-    key, other = ("infill", "corruption") if is_seq2seq else ("corruption", "infill")
-    if getattr(context.train, key).model_fields_set:
-        kind, method = ("an encoder-decoder", "fill in the middle") if is_seq2seq else ("a decoder", "span corruption")
+    if context.train.corruption != CorruptionSpec():
         raise BadInput(
-            f"the model is {kind}, for which there is no {method}",
-            where=f"train.{key}",
-            fix=f"leave it out (train.{other} is for this model), or choose another model",
+            "the model is a decoder, and span corruption is for encoder-decoders",
+            where="train.corruption",
+            fix="leave it out (train.infill is for this model), or choose another model",
         )
+    return FillInTheMiddle(context)
 
 
 class FillInTheMiddle(Objective):
