@@ -49,7 +49,6 @@ class _Spiky(SupervisedFinetuning):
 
     def __init__(self) -> None:
         super().__init__(ObjectiveContext(None))
-        pass
 
     def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, int]:
         loss, count = super().loss(model, pack)
