@@ -16,6 +16,7 @@ from luthier.objectives.conformance import check_objective
 from luthier.objectives.sft_seq2seq import Seq2SeqFinetuning
 from luthier.rows.packing import one_pack
 from luthier.rows.source import SourceRenderer
+from luthier.rows.template import RowRefused
 from luthier.rows.types import Message, Row
 from models.seq2seq_models import SEQ2SEQ, seq2seq_tokenizer, tiny_seq2seq
 from objectives.test_objectives import cross_entropy_in_numpy
@@ -78,6 +79,13 @@ def test_an_answer_that_is_not_trained_has_no_target() -> None:
     encoded = sft(tiny_seq2seq("t5")).encode(row)
     assert not encoded.target_T.any()
     assert np.array_equal(encoded.ids_T[:1], [0])
+
+
+def test_a_side_beyond_learned_positions_is_refused_by_its_row() -> None:
+    row = Row("1", "t:9", (Message("user", "a"), Message("assistant", "b" * 70)))
+    with pytest.raises(RowRefused, match="t:9: the answer has 72 tokens and the model's positions end at 64"):
+        sft(tiny_seq2seq("bart")).encode(row)
+    assert sft(tiny_seq2seq("t5")).encode(row).target_tokens == 71
 
 
 def _in_float64(model: PreTrainedModel) -> PreTrainedModel:

@@ -17,6 +17,7 @@ from luthier.ground.errors import BadInput
 from luthier.models.seq2seq import Lines, decoder_states, head_of_seq2seq
 from luthier.objectives.base import Objective, ObjectiveContext
 from luthier.objectives.cross_entropy import summed_cross_entropy
+from luthier.rows.template import RowRefused
 from luthier.rows.types import Encoded, Pack, Row
 
 
@@ -40,8 +41,19 @@ class Seq2SeqFinetuning(Objective):
             )
 
     def encode(self, row: Row) -> Encoded:
-        """Return the tokens of both sides; the answer and its end token are the targets."""
-        return self.renderer.encode_row(row)
+        """Return the tokens of both sides; the answer and its end token are the targets.
+
+        Raises:
+            RowRefused: besides what the renderer refuses, a side is longer than the model's learned positions.
+        """
+        encoded = self.renderer.encode_row(row)
+        assert encoded.encoder_S is not None
+        most = getattr(self.context.config, "max_position_embeddings", None)  # T5 has distances, and no longest side
+        for side, tokens in (("source", len(encoded.encoder_S)), ("answer", len(encoded.ids_T))):
+            if most is not None and tokens > most:
+                what = f"the {side} has {tokens:,} tokens and the model's positions end at {most:,}"
+                raise RowRefused("too_long", what, where=row.place, fix="shorten the row, or choose a T5")
+        return encoded
 
     def loss(self, model: nn.Module, pack: Pack) -> tuple[Tensor, float]:
         """Return (summed cross entropy of the pack's target tokens, the sum of their weights)."""
