@@ -1,10 +1,10 @@
 """Makes a small T5 that knows nothing but this example's language: a tokenizer, random weights, then span corruption.
 
 The tokenizer is a unigram one with T5's end, padding and sentinel tokens. The model has T5 1.1's gated feed-forward
-layers, about 4 million weights. It is pretrained by `luthier train pretrain.yaml` (objective `infill`), which for an
+layers, 4.2 million weights. It is pretrained by `luthier train pretrain.yaml` (objective `infill`), which for an
 encoder-decoder is T5's own span corruption, on sentences that stand in none of the splits.
 
-    python examples/grammar/make_model.py       # writes untrained/ and pretrained/, about three minutes on two cores
+    python examples/grammar/make_model.py       # writes untrained/ and pretrained/, about four minutes on one core
 """
 
 from __future__ import annotations
