@@ -34,7 +34,7 @@ def meta_model(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     with torch.device("meta"), no_init_weights(), no_progress_bars():
         model: PreTrainedModel = LIBRARY[architecture].from_config(config, dtype=dtype)
     model.tie_weights()
-    if getattr(config, "scale_decoder_outputs", True) is False:
+    if getattr(config, "scale_decoder_outputs", True) is False or config.model_type == "mt5":
         _own_head(model)
     model.requires_grad_(False).eval()
     if architecture == "decoder":
@@ -58,8 +58,8 @@ def plannable(config: PretrainedConfig) -> Iterator[None]:
 def _own_head(model: PreTrainedModel) -> None:
     """Give the head a weight of its own.
 
-    T5 1.1 and later (`tie_word_embeddings: false`) have one in their files, and loading takes it; built from its config
-    the model would be tied, as transformers overrides the key.
+    T5 1.1 and later (`tie_word_embeddings: false`), and mT5, have one in their files, and loading takes it; built from
+    its config the model would be tied, as transformers overrides the key.
     """
     head = model.get_output_embeddings()
     head.weight = nn.Parameter(torch.empty_like(head.weight), requires_grad=False)
