@@ -102,6 +102,13 @@ class ContextExtension:
             weights = {name: weight.detach().cpu().contiguous() for name, weight in _beside(model, state).items()}
             save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
+    @classmethod
+    def saved(cls, folder: Path) -> ContextExtension | None:
+        """Return the extension that lies in an adapter's folder, to be loaded; None if there is none."""
+        if not (folder / CONTEXT).is_file():
+            return None
+        return cls(ContextSpec(factor=2.0))  # what it does stands in the folder
+
     def load(self, model: PreTrainedModel, folder: Path) -> None:
         """Scale the model's positions as it was saved."""
         place = folder / CONTEXT

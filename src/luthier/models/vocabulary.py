@@ -34,6 +34,7 @@ from luthier.models.widened import WidenedEmbedding, WidenedHead, parts_of, rows
 
 Init = Literal["subwords", "mean"]
 INPUT, OUTPUT = "input", "output"
+_SAID = "luthier"  # the key of a file's metadata
 
 
 @dataclass
@@ -83,7 +84,7 @@ class VocabularyExtension:
         self._pieces = [tokenizer.encode(token, add_special_tokens=False) for token in self.tokens]
         self.tokenizer = _with(tokenizer, self.tokens, special)
         self.first = int(self.tokenizer.convert_tokens_to_ids(self.tokens[0]))
-        self._init, self._resized = init, resized
+        self._init, self._resized, self._special = init, resized, special
         self._put: weakref.WeakKeyDictionary[nn.Module, _Put] = weakref.WeakKeyDictionary()
 
     @property
@@ -108,8 +109,9 @@ class VocabularyExtension:
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         """Write the vectors (unless they are among the model's weights), the tokens and the tokenizer."""
         tensors = {name: weight.detach().contiguous().cpu() for name, weight in self._state(model).trained.items()}
-        said = {"tokens": json.dumps(self.tokens, ensure_ascii=False)}  # one key: several come in an order of chance
-        save_file(tensors or {"none": torch.zeros(1)}, self._file(folder), metadata=said)
+        said = json.dumps({"tokens": self.tokens, "special": self._special}, ensure_ascii=False)
+        metadata = {_SAID: said}  # one key: several come in an order of chance
+        save_file(tensors or {"none": torch.zeros(1)}, self._file(folder), metadata=metadata)
         self.tokenizer.save_pretrained(folder)
 
     def load(self, model: PreTrainedModel, folder: Path) -> None:
@@ -223,14 +225,35 @@ class VocabularyExtension:
             raise BadInput(f"there is no {file.name} here, so the new tokens have no vectors", where=str(folder))
         tensor_shapes(file)  # refuses what is no sound file
         with safe_open(file, framework="pt") as content:
-            said = content.metadata() or {}
             tensors = {name: content.get_tensor(name) for name in content.keys() if name != "none"}  # noqa: SIM118
-        if json.loads(said.get("tokens", "[]")) != list(self.tokens):
+        if _said(file)[0] != self.tokens:
             raise BadInput("the vectors are those of other tokens", where=str(file), fix="name the same tokens")
         for name, value in tensors.items():
             if not torch.isfinite(value).all():
                 raise BadInput(f"the tensor {name} holds NaN or infinity", where=str(file))
         return tensors
+
+
+def saved_tokens(folder: Path) -> list[tuple[tuple[str, ...], bool]]:
+    """Return the new tokens that lie in an adapter's folder, and whether they are marks, in the order of their ids.
+
+    Raises:
+        BadInput: a file is damaged.
+    """
+    files = folder.glob("vocabulary-*.safetensors")
+    return [_said(file) for file in sorted(files, key=lambda file: int(file.stem.rpartition("-")[2]))]
+
+
+def _said(file: Path) -> tuple[tuple[str, ...], bool]:
+    """Return the tokens that a file holds the vectors of, and whether they are marks."""
+    tensor_shapes(file)  # refuses what is no sound file
+    with safe_open(file, framework="pt") as content:
+        metadata = content.metadata() or {}
+    try:
+        said = json.loads(metadata[_SAID])
+        return tuple(said["tokens"]), bool(said["special"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"it does not say which tokens it holds ({error})", where=str(file), fix="train again") from None
 
 
 def merge(model: PreTrainedModel, extensions: Sequence[VocabularyExtension]) -> None:

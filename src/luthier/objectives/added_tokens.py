@@ -35,10 +35,7 @@ def with_tokens(
         BadInput: the tokenizer has all of them already, or cannot write one back.
     """
     extension = VocabularyExtension(renderer.tokenizer, tokens, init, special=special, resized=resized)
-    given = renderer.chat_template if renderer.template == "given chat template" else None
-    longer = Renderer(extension.tokenizer, chat_template=given, stop_ids=renderer.end_ids)
-    longer.key = renderer.key  # the template's; what was added is a key of its own
-    return longer, extension
+    return renderer.with_tokenizer(extension.tokenizer), extension
 
 
 def extended_by(

@@ -10,7 +10,6 @@ spans are drawn stands in `luthier.objectives.span_corruption`.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from luthier.ground.errors import BadInput
 from luthier.ground.seeds import derived_seed
 from luthier.models.seq2seq import start_ids
-from luthier.models.vocabulary import VocabularyExtension
+from luthier.objectives.added_tokens import with_tokens
 from luthier.objectives.base import Objective, ObjectiveContext
 from luthier.objectives.gaps import Gap
 from luthier.objectives.infill import encoded_of, end_id_of, ending_at, text_of
@@ -47,11 +46,9 @@ class SpanInfill(Objective):
         renderer, found = self.renderer, find_span_sentinels(self.renderer.tokenizer)
         if not found:
             marks, resized = [f"<extra_id_{n}>" for n in range(ADDED_SPANS)], context.train.adapter.kind == "full"
-            extension = VocabularyExtension(renderer.tokenizer, marks, special=True, resized=resized)
+            renderer, extension = with_tokens(renderer, marks, special=True, resized=resized)
             self.extensions = (*self.extensions, extension)
-            renderer = copy.copy(renderer)
-            renderer.tokenizer, renderer.tokens = extension.tokenizer, Tokens(extension.tokenizer)
-            found = find_span_sentinels(extension.tokenizer)
+            found = find_span_sentinels(renderer.tokenizer)
         self.sentinels = found
         self._renderer = ending_at(renderer, frozenset(found[1:2]))  # one gap is asked for; the next mark ends it
         self.end_id = end_id_of(renderer)

@@ -16,13 +16,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import overload
 
 import numpy as np
 
 from luthier.ground.errors import BadInput
 from luthier.ground.hashes import key_of
 from luthier.ground.seeds import derived_seed
+from luthier.rows.lazy import LazyRows
 from luthier.rows.types import Encoded, IntArray
 
 
@@ -41,7 +41,7 @@ class Source:
     chosen: IntArray | None = None
 
 
-class MixedRows(Sequence[Encoded]):
+class MixedRows(LazyRows):
     """The rows of all sources, one source after the other.
 
     Args:
@@ -68,21 +68,7 @@ class MixedRows(Sequence[Encoded]):
         """How many rows each source has."""
         return [len(chosen) for chosen in self._chosen]
 
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @overload
-    def __getitem__(self, number: int) -> Encoded: ...
-
-    @overload
-    def __getitem__(self, number: slice) -> list[Encoded]: ...
-
-    def __getitem__(self, number: int | slice) -> Encoded | list[Encoded]:
-        if isinstance(number, slice):
-            return [self[n] for n in range(*number.indices(len(self)))]
-        if not -len(self) <= number < len(self):
-            raise IndexError(number)
-        number = int(number) % len(self)
+    def _row(self, number: int) -> Encoded:
         source = int(np.searchsorted(self._ends, number, side="right"))
         within = number - self._start(source)
         return self.sources[source].rows[int(self._chosen[source][within])]
@@ -174,15 +160,13 @@ def window_order(rows: int, window: int, seed: int) -> IntArray:
 
 def lengths_of(rows: Sequence[Encoded]) -> IntArray:
     """Return the tokens of each row, without reading the rows if they know their lengths."""
-    known = getattr(rows, "lengths", None)
-    return known if known is not None else np.array([len(row) for row in rows], dtype=np.int64)
+    return rows.lengths if isinstance(rows, LazyRows) else np.array([len(row) for row in rows], dtype=np.int64)
 
 
 def rows_key(rows: Sequence[Encoded]) -> str:
     """Return the number of rows and a hash of their tokens, masks, weights, labels and order."""
-    known = getattr(rows, "key", None)
-    if known is not None:
-        return str(known)
+    if isinstance(rows, LazyRows):
+        return rows.key
     digest = hashlib.sha256()
     for row in rows:
         digest.update(len(row).to_bytes(8, "big") + row.ids_T.tobytes() + row.target_T.tobytes())

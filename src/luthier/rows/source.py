@@ -48,6 +48,12 @@ class SourceRenderer(Renderer):
         self.end_token = self.tokens.names["eos_token"]
         self.end_ids = frozenset({self.tokens.eos_id, *stop_ids})
 
+    def with_tokenizer(self, tokenizer: Any) -> SourceRenderer:
+        """Return the same over a tokenizer that knows more tokens."""
+        other = SourceRenderer(tokenizer, start_ids=self.start_ids, stop_ids=self.end_ids)
+        other.key = self.key
+        return other
+
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools: str | None = None  # noqa: ARG002
     ) -> str:  # fmt: skip

@@ -94,6 +94,13 @@ class Renderer:
         ends = {self.tokens.id_of(self.end_token), self._end_of_calls(), self.tokens.eos_id, *stop_ids}
         self.end_ids = frozenset(token for token in ends if token is not None)
 
+    def with_tokenizer(self, tokenizer: Any) -> Renderer:
+        """Return the same over a tokenizer that knows more tokens; its key stays that of the template."""
+        given = self.chat_template if self.template == "given chat template" else None
+        other = Renderer(tokenizer, chat_template=given, stop_ids=self.end_ids)
+        other.key = self.key
+        return other
+
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools: str | None = None
     ) -> str:

@@ -13,15 +13,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from luthier.ground.files import whole_folder
+from luthier.rows.lazy import LazyRows
 from luthier.rows.types import Encoded, IntArray
 
 FACTS = "facts.json"
@@ -108,7 +109,7 @@ def cut_evenly(tokens: int, max_length: int) -> IntArray:
     return np.arange(pieces + 1, dtype=np.int64) * (tokens - 1) // pieces
 
 
-class TokenStore(Sequence[Encoded]):
+class TokenStore(LazyRows):
     """The pieces in a store, as rows; every token but a piece's first is a target.
 
     Args:
@@ -130,21 +131,7 @@ class TokenStore(Sequence[Encoded]):
         self._ids = open(folder / _IDS, "rb", buffering=0)  # noqa: SIM115  # as long as the store
         self.key = f"{len(self)} pieces, {folder.name}"
 
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @overload
-    def __getitem__(self, number: int) -> Encoded: ...
-
-    @overload
-    def __getitem__(self, number: slice) -> list[Encoded]: ...
-
-    def __getitem__(self, number: int | slice) -> Encoded | list[Encoded]:
-        if isinstance(number, slice):
-            return [self[n] for n in range(*number.indices(len(self)))]
-        if not -len(self) <= number < len(self):
-            raise IndexError(number)
-        number = int(number) % len(self)
+    def _row(self, number: int) -> Encoded:
         count = int(self.lengths[number])
         raw = os.pread(self._ids.fileno(), count * _ID_BYTES, int(self._starts[number]) * _ID_BYTES)
         target_T = np.ones(count, dtype=np.bool_)

@@ -10,25 +10,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from luthier.adapters.base import FACTS, load_adapter, remove_adapter
 from luthier.evaluation.classifier import ClassifierSystem, predict
 from luthier.evaluation.systems import Item
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
 from luthier.ground.label_results import ClassifiedText, ClassifyResult
 from luthier.models.architecture import architecture_of
-from luthier.models.extension import loaded_from
 from luthier.models.find import find_model
-from luthier.models.folder import read_json_file
 from luthier.models.head import HeadFacts, head_facts
-from luthier.models.load import LoadedModel, load_model, load_tokenizer, stop_ids
+from luthier.models.load import LoadedModel, load_model
 from luthier.objectives.base import ObjectiveContext
 from luthier.objectives.classify import Classification, labels_of
 from luthier.rows.compose import Prompt
-from luthier.rows.template import Renderer, text_renderer
 from luthier.rows.types import Message, Row
+from luthier.verbs.trained import base_of, renderer_of, saved_extensions, trained_in
 
 
 def classify(
@@ -55,7 +52,7 @@ def classify(
         raise BadInput("there is nothing to classify", fix="give a text")
     folder = Path(adapter)
     facts = head_facts(folder)
-    name = model or _base_of(folder)
+    name = model or base_of(folder)
     tell({"kind": "stage", "text": f"loading {name} ({precision})"})
     loaded = load_model(find_model(name, tell=tell), precision)
     return _classified(loaded, folder, facts, texts, tell)
@@ -64,7 +61,7 @@ def classify(
 def _classified(
     loaded: LoadedModel, folder: Path, facts: HeadFacts, texts: Sequence[str], tell: Tell
 ) -> ClassifyResult:
-    objective = _objective(loaded, facts)
+    objective = _objective(loaded, folder, facts)
     items = [Item.of(_row(number, text)) for number, text in enumerate(texts, 1)]
     system = ClassifierSystem(
         "finetuned",
@@ -74,12 +71,8 @@ def _classified(
         None,
     )
     began = time.perf_counter()
-    with loaded_from(loaded.model, objective.extensions, folder):
-        load_adapter(loaded.model, folder)
-        try:
-            answers = system.answer(items, tell)
-        finally:
-            remove_adapter(loaded.model)
+    with trained_in(loaded.model, objective.extensions, folder):
+        answers = system.answer(items, tell)
     said = [
         ClassifiedText(text=text, label=answer.text, probabilities=dict(answer.probabilities or {}), cause=answer.cause)
         for text, answer in zip(texts, answers, strict=True)
@@ -94,16 +87,15 @@ def _classified(
     )
 
 
-def _objective(loaded: LoadedModel, facts: HeadFacts) -> Classification:
-    architecture = architecture_of(loaded.model.config)
-    tokenizer = load_tokenizer(loaded.found)
-    reads = architecture == "encoder"
+def _objective(loaded: LoadedModel, folder: Path, facts: HeadFacts) -> Classification:
+    renderer, extensions = saved_extensions(renderer_of(loaded.found), folder)
     context = ObjectiveContext(
-        text_renderer(tokenizer) if reads else Renderer(tokenizer, stop_ids=stop_ids(loaded.found)),
+        renderer,
         labels=labels_of(facts),
         instruction=facts.instruction,
-        architecture=architecture,
+        architecture=architecture_of(loaded.model.config),
         config=loaded.model.config,
+        extensions=extensions,
     )
     return Classification(context)
 
@@ -112,14 +104,3 @@ def _row(number: int, text: str) -> Row:
     if not text.strip():
         raise BadInput(f"text {number} is empty", fix="leave it out")
     return Row(id=str(number), place=f"text {number}", messages=(Message("user", text),))
-
-
-def _base_of(folder: Path) -> str:
-    facts: dict[str, Any] = read_json_file(folder / FACTS) if (folder / FACTS).is_file() else {}
-    base = facts.get("base")
-    name = base.get("name") if isinstance(base, dict) else None
-    if not isinstance(name, str):
-        raise BadInput(
-            "the adapter does not say which base model it belongs to", where=str(folder), fix="name the model"
-        )
-    return name

@@ -8,13 +8,12 @@ before and would come out the same is taken from its run. The test items are rea
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from luthier.adapters.base import load_adapter, remove_adapter
 from luthier.evaluation.classification import classification
 from luthier.evaluation.classifier import MajoritySystem
 from luthier.evaluation.comparison import compare_systems
@@ -24,11 +23,10 @@ from luthier.evaluation.systems import SYSTEMS, Item, Passages, System, SystemCo
 from luthier.generation.endpoint import Endpoint
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
-from luthier.ground.objective_results import ClassificationResult, ContextResult
+from luthier.ground.objective_results import ClassificationResult
 from luthier.ground.results import CompareResult, PromptResult, TrainResult
 from luthier.ground.task import Task, load_task
 from luthier.machine.describe import environment
-from luthier.models.extension import loaded_from
 from luthier.objectives.classify import Classification
 from luthier.rows.compose import Prompt, compose
 from luthier.verbs.classifying import classifier_system
@@ -37,6 +35,7 @@ from luthier.verbs.compare_text import compare_text, text_systems
 from luthier.verbs.prompt import chosen_prompt
 from luthier.verbs.runs import Run, open_run
 from luthier.verbs.train import train_system, trained
+from luthier.verbs.trained import trained_in
 from luthier.verbs.workbench import SPLITS, Workbench
 
 PROMPTED = {"prompt", "rag", "endpoint"}
@@ -165,18 +164,10 @@ def _compare(bench: Workbench, names: Sequence[str], run: Run) -> CompareResult:
         check=bench.sheet,
         provenance=bench.model(spec.generation.precision).provenance,
         environment=environment(spec.compare.seed),
-        context=_longer_window(bench, made, run),
+        context=context_result(bench, made.training.get("finetuned"), run.tell),
         classification=_classification(bench, runs),
         seconds=time.perf_counter() - started,
     )
-
-
-def _longer_window(bench: Workbench, made: _Made, run: Run) -> ContextResult | None:
-    """Return what the longer window brought, if the task has one and trained for it."""
-    training = made.training.get("finetuned")
-    if bench.spec.context is None or training is None:
-        return None
-    return context_result(bench, Path(training.adapter), run.tell)
 
 
 def _classification(bench: Workbench, runs: Sequence[SystemRun]) -> ClassificationResult | None:
@@ -240,15 +231,9 @@ def _with_passages(bench: Workbench, prompt: Prompt) -> Prompt:
     return Prompt(prompt.instruction, tuple(shown))
 
 
-@contextlib.contextmanager
-def _adapter(bench: Workbench, folder: Path) -> Iterator[None]:
+def _adapter(bench: Workbench, folder: Path) -> AbstractContextManager[None]:
     model = bench.model(bench.spec.generation.precision).model
-    with loaded_from(model, bench.objective.extensions, folder):
-        load_adapter(model, folder)
-        try:
-            yield
-        finally:
-            remove_adapter(model)
+    return trained_in(model, bench.objective.extensions, folder)
 
 
 def _answers(bench: Workbench, name: str, items: Sequence[Item], made: _Made, run: Run) -> SystemRun:

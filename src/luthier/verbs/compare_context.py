@@ -9,36 +9,35 @@ its loss by position. The base model is asked beyond its window too, where its o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from luthier.adapters.base import load_adapter, remove_adapter
 from luthier.evaluation.long_context import TESTS, Encode, Trial, make_trials, run_trials
 from luthier.evaluation.position_loss import edges_of, mean_by_bin, position_losses
 from luthier.generation.engine import Generator
 from luthier.ground.events import Tell
 from luthier.ground.objective_results import ContextResult, PositionLoss, RetrievalCell
+from luthier.ground.results import TrainResult
 from luthier.ground.spec import ContextSpec
 from luthier.ground.words import percent
 from luthier.models.context import ContextExtension, Extended, extended
-from luthier.models.extension import applied, loaded_from
+from luthier.models.extension import applied
 from luthier.rows.types import Encoded, Message, Row
+from luthier.verbs.trained import trained_in
 from luthier.verbs.workbench import Workbench
 
 BASE, SCALED, FINETUNED = "base", "base, positions scaled", "finetuned"
 
 
-def context_result(bench: Workbench, adapter: Path, tell: Tell) -> ContextResult:
-    """Return what the longer window of a trained adapter brought.
-
-    Args:
-        adapter: the adapter's folder.
-    """
+def context_result(bench: Workbench, training: TrainResult | None, tell: Tell) -> ContextResult | None:
+    """Return what the longer window brought; None if the task has none, or did not train for it."""
     spec = bench.spec.context
-    assert spec is not None
+    if spec is None or training is None:
+        return None
+    adapter = Path(training.adapter)
     window = extended(bench.config, spec)
     model = bench.model(bench.spec.generation.precision).model
     read = bench.general_rows() or bench.rows("test")
@@ -78,18 +77,8 @@ def _systems(
     return {
         BASE: contextlib.nullcontext(),
         SCALED: applied(model, [ContextExtension(plain)], seed=0),
-        FINETUNED: _adapted(bench, model, adapter),
+        FINETUNED: trained_in(model, bench.objective.extensions, adapter),
     }
-
-
-@contextlib.contextmanager
-def _adapted(bench: Workbench, model: PreTrainedModel, folder: Path) -> Iterator[None]:
-    with loaded_from(model, bench.objective.extensions, folder):
-        load_adapter(model, folder)
-        try:
-            yield
-        finally:
-            remove_adapter(model)
 
 
 def _encoder(bench: Workbench) -> Encode:

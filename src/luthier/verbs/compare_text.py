@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from luthier.adapters.base import load_adapter, remove_adapter
 from luthier.evaluation.bits import Text, TextScore, score_texts
 from luthier.evaluation.language import (
     BASE,
@@ -26,18 +25,18 @@ from luthier.evaluation.language import (
 )
 from luthier.ground.errors import BadInput
 from luthier.ground.files import write_whole
-from luthier.ground.objective_results import ContextResult, TextLoss
+from luthier.ground.objective_results import TextLoss
 from luthier.ground.results import CompareResult, Latency, Measure, SystemResult, TrainResult
 from luthier.ground.strict_json import dump_json
 from luthier.machine.describe import environment
 from luthier.machine.memory import PeakMemory
-from luthier.models.extension import loaded_from
 from luthier.rows.template import Renderer
 from luthier.rows.types import Row
 from luthier.verbs.compare_context import context_result
 from luthier.verbs.corpora import corpora
 from luthier.verbs.runs import Run
 from luthier.verbs.train import train_system, trained
+from luthier.verbs.trained import trained_in
 from luthier.verbs.workbench import Workbench
 
 TITLES = {BASE: "base model", FINETUNED: "trained on the text"}
@@ -87,7 +86,7 @@ def compare_text(bench: Workbench, run: Run) -> CompareResult:
         index=None,
         check=bench.sheet,
         language=language,
-        context=_longer_window(bench, training, run),
+        context=context_result(bench, training, run.tell),
         provenance=bench.model(bench.spec.generation.precision).provenance,
         environment=environment(compare.seed),
         seconds=time.perf_counter() - started,
@@ -142,13 +141,9 @@ class _Asked:
             yield self._bench.renderer
             return
         model = self._bench.model(self._bench.spec.generation.precision).model
-        folder, objective = Path(self._training.adapter), self._bench.objective
-        with loaded_from(model, objective.extensions, folder):
-            load_adapter(model, folder)
-            try:
-                yield objective.renderer
-            finally:
-                remove_adapter(model)
+        objective = self._bench.objective
+        with trained_in(model, objective.extensions, Path(self._training.adapter)):
+            yield objective.renderer
 
     def result(self, training: TrainResult | None) -> SystemResult:
         """Return the system as a row of the table of scores: the share of the bits that it saves."""
@@ -232,13 +227,6 @@ def _text(row: Row) -> Text:
 
 def _said(row: Row) -> str:
     return (row.text or "") if row.messages is None else "\n\n".join(message.content for message in row.messages)
-
-
-def _longer_window(bench: Workbench, training: TrainResult | None, run: Run) -> ContextResult | None:
-    """Return what the longer window brought, if the task has one and trained for it."""
-    if bench.spec.context is None or training is None:
-        return None
-    return context_result(bench, Path(training.adapter), run.tell)
 
 
 def _training(bench: Workbench) -> TrainResult:

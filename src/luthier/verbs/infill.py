@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from luthier.adapters.base import load_adapter, remove_adapter
 from luthier.generation.engine import Generation
 from luthier.generation.seq2seq import generator_for
 from luthier.generation.settings import Settings
@@ -23,13 +22,13 @@ from luthier.ground.errors import BadInput, Refused
 from luthier.ground.events import Tell, silent
 from luthier.ground.infill_result import Filling, InfillResult
 from luthier.ground.task import Task
-from luthier.models.extension import loaded_from
 from luthier.models.load import LoadedModel
 from luthier.objectives.fim import encode_parts, filling_text
 from luthier.objectives.infill import FillInTheMiddle
 from luthier.objectives.span_corruption import read_spans
 from luthier.objectives.span_infill import SpanInfill
 from luthier.rows.places import Gap, at_places, line_and_column, marked
+from luthier.verbs.trained import trained_in
 from luthier.verbs.trained_infill import Infiller, find_infiller
 
 LONGEST = 128  # tokens of a filling, if nothing else is asked for
@@ -115,12 +114,8 @@ def _ready(infiller: Infiller) -> Iterator[LoadedModel]:
     if infiller.folder is None:
         yield loaded
         return
-    with loaded_from(loaded.model, infiller.objective.extensions, infiller.folder):
-        load_adapter(loaded.model, infiller.folder)
-        try:
-            yield loaded
-        finally:
-            remove_adapter(loaded.model)
+    with trained_in(loaded.model, infiller.objective.extensions, infiller.folder):
+        yield loaded
 
 
 def _fill(infiller: Infiller, loaded: LoadedModel, text: str, gaps: Sequence[Gap], settings: Settings) -> _Filled:

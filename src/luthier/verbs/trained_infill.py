@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from luthier.adapters.base import FACTS, kind_of_folder
+from luthier.adapters.base import kind_of_folder
 from luthier.ground.errors import BadInput, Refused
 from luthier.ground.events import Tell, silent
 from luthier.ground.files import expanded
@@ -20,17 +20,15 @@ from luthier.ground.results import TrainResult
 from luthier.ground.spec import AdapterSpec, TrainSpec
 from luthier.ground.task import Task, load_task
 from luthier.models.architecture import architecture_of
+from luthier.models.extension import Extension
 from luthier.models.find import Found, find_model
 from luthier.models.folder import read_json_file
-from luthier.models.load import LoadedModel, load_config, load_model, load_tokenizer, stop_ids
-from luthier.models.seq2seq import start_ids
-from luthier.objectives.added_tokens import extended_by
+from luthier.models.load import LoadedModel, load_config, load_model
 from luthier.objectives.base import ObjectiveContext, make_objective
 from luthier.objectives.infill import FillInTheMiddle
 from luthier.objectives.span_infill import SpanInfill
-from luthier.rows.source import SourceRenderer
-from luthier.rows.template import Renderer
 from luthier.verbs.runs import find_run
+from luthier.verbs.trained import base_of, renderer_of, saved_extensions
 
 Precision = Literal["bf16", "fp32"]
 
@@ -46,11 +44,10 @@ class Infiller:
 
 @dataclass(frozen=True)
 class _Trained:
-    """An adapter, and what is known of its training; `words` became tokens."""
+    """An adapter, and what is known of its training."""
 
     folder: Path
     train: TrainSpec
-    words: tuple[str, ...]
 
 
 def find_infiller(
@@ -74,7 +71,7 @@ def find_infiller(
         task = task if isinstance(task, Task) else load_task(task)
         model, here = model or task.spec.model, task.folder
     trained = _of_adapter(expanded(adapter)) if adapter is not None else _newest(task) if task is not None else None
-    name = model or _base_of(trained)
+    name = model or base_of(trained.folder if trained else Path())
     found = find_model(name, folder=here, tell=tell)
     objective = _objective(found, trained)
     if trained is None and objective.extensions:
@@ -106,7 +103,7 @@ def _of_adapter(path: Path) -> _Trained:
     kind = kind_of_folder(folder)
     said = read_json_file(run / "spec.json") if (run / "spec.json").is_file() else {}
     if said.get("verb") != "train":
-        return _Trained(folder, TrainSpec(objective="infill", adapter=AdapterSpec(kind=kind)), ())
+        return _Trained(folder, TrainSpec(objective="infill", adapter=AdapterSpec(kind=kind)))
     spec = said.get("spec")
     train = TrainSpec.model_validate(spec.get("train", {}) if isinstance(spec, dict) else {})
     if train.objective != "infill":
@@ -115,7 +112,7 @@ def _of_adapter(path: Path) -> _Trained:
             where=str(path),
             fix="train one with train.objective: infill",
         )
-    return _Trained(folder, train, _words(said))
+    return _Trained(folder, train)
 
 
 def _adapter_of_run(run: Path) -> Path:
@@ -128,39 +125,18 @@ def _adapter_of_run(run: Path) -> Path:
     )
 
 
-def _words(said: dict[str, Any]) -> tuple[str, ...]:
-    """Return the words that the run's task made tokens of."""
-    train = TrainSpec.model_validate(said["spec"]["train"])
-    if train.vocabulary.file is None:
-        return tuple(train.vocabulary.tokens)
-    return load_task(said["task_file"], said.get("overrides", [])).words
-
-
-def _base_of(trained: _Trained | None) -> str:
-    """Return the name of the base model that an adapter was trained on."""
-    assert trained is not None
-    facts = read_json_file(trained.folder / FACTS) if (trained.folder / FACTS).is_file() else {}
-    base = facts.get("base")
-    name = base.get("name") if isinstance(base, dict) else None
-    if not isinstance(name, str):
-        raise BadInput(
-            "the adapter does not say which base model it belongs to", where=str(trained.folder), fix="add --model"
-        )
-    return name
-
-
 def _objective(found: Found, trained: _Trained | None) -> FillInTheMiddle | SpanInfill:
-    config, tokenizer = load_config(found), load_tokenizer(found)
-    architecture = architecture_of(config)
-    stops = stop_ids(found)
-    plain: Renderer = (
-        SourceRenderer(tokenizer, start_ids=start_ids(config), stop_ids=stops)
-        if architecture == "encoder-decoder"
-        else Renderer(tokenizer, stop_ids=stops)
+    config, renderer = load_config(found), renderer_of(found)
+    extensions: tuple[Extension, ...] = ()
+    if trained is not None:
+        renderer, extensions = saved_extensions(renderer, trained.folder)
+    context = ObjectiveContext(
+        renderer,
+        train=trained.train if trained else TrainSpec(objective="infill", max_length=_window(config)),
+        architecture=architecture_of(config),
+        config=config,
+        extensions=extensions,
     )
-    train = trained.train if trained else TrainSpec(objective="infill", max_length=_window(config))
-    renderer, words = extended_by(plain, trained.words if trained else (), train)
-    context = ObjectiveContext(renderer, train=train, architecture=architecture, config=config, extensions=words)
     objective = make_objective("infill", context)
     assert isinstance(objective, FillInTheMiddle | SpanInfill)
     return objective

@@ -36,9 +36,8 @@ from luthier.models.architecture import architecture_of
 from luthier.models.context import ContextExtension, refuse_longer_rows
 from luthier.models.extension import Extension
 from luthier.models.find import Found, find_model
-from luthier.models.load import LoadedModel, load_config, load_model, load_tokenizer, stop_ids
+from luthier.models.load import LoadedModel, load_config, load_model
 from luthier.models.quantized import QuantizedKind
-from luthier.models.seq2seq import start_ids
 from luthier.objectives.added_tokens import extended_by
 from luthier.objectives.base import Objective, ObjectiveContext, make_objective
 from luthier.retrieval.embed import Embedder, SentenceEmbedder
@@ -49,12 +48,12 @@ from luthier.rows.label_sheet import with_labels
 from luthier.rows.labels import LabelSet, find_labels
 from luthier.rows.read import ReadResult, joined, read_rows
 from luthier.rows.sheet import truth_sheet
-from luthier.rows.source import SourceRenderer
 from luthier.rows.split import sample_rows
-from luthier.rows.template import Renderer, text_renderer
+from luthier.rows.template import Renderer
 from luthier.rows.types import Row
 from luthier.verbs.corpora import sheet_of
 from luthier.verbs.runs import runs_folder
+from luthier.verbs.trained import renderer_of
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -194,12 +193,7 @@ class Workbench:
     @cached_property
     def renderer(self) -> Renderer:
         """The one render function that the check, training and generation share."""
-        if architecture_of(self.config) == "encoder":
-            return text_renderer(load_tokenizer(self.found))
-        if architecture_of(self.config) == "encoder-decoder":
-            start = start_ids(self.config)
-            return SourceRenderer(load_tokenizer(self.found), start_ids=start, stop_ids=stop_ids(self.found))
-        return Renderer(load_tokenizer(self.found), stop_ids=stop_ids(self.found))
+        return renderer_of(self.found)
 
     @cached_property
     def config(self) -> PretrainedConfig:
