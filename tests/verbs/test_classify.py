@@ -152,6 +152,19 @@ def test_classify_says_what_compare_says(
     assert shown["labels"] == ["blue", "green", "red"]
 
 
+def test_new_words_and_a_longer_window_are_put_in_too(tmp_path: Path, tiny_model: Path) -> None:
+    words = [word for of in WORDS.values() for word in of]
+    overrides = ["context={factor: 2, method: linear}", f"train.vocabulary={{tokens: {words}}}"]
+    more = ["train.max_length=64", "train.epochs=3", "train.adapter={kind: lora, rank: 4}"]
+    task = load_task(write_task(tmp_path, tiny_model), [*overrides, *more, "compare.systems=[finetuned]"])
+    result = compare(task)
+    expected = [json.loads(line) for line in Path(result.items).read_text().splitlines()]
+    texts = [row["text"] for row in examples("test", 15, 3)]
+    found = classify(texts, adapter=result.training["finetuned"].adapter, precision="fp32").answers
+    for answer, line in zip(found, expected, strict=True):
+        assert answer.probabilities == pytest.approx(line["probabilities"], abs=1e-4)
+
+
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, tiny_encoder: Path) -> None:
     file = write_task(tmp_path, tiny_encoder, more="  save_every: 4\n  eval_every: 4\n  max_steps: 12\n")
     whole = train(file, out=tmp_path / "whole")

@@ -18,6 +18,7 @@ import luthier as lu
 from luthier.cli.main import app
 from luthier.ground.errors import BadInput, Refused
 from luthier.ground.results import CompareResult
+from luthier.verbs.trained_infill import find_infiller
 
 COLOURS = ["red", "green", "blue", "black"]
 MARKS = ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"]
@@ -206,6 +207,34 @@ def test_the_filling_is_the_one_of_compare(compared: tuple[Path, CompareResult])
     marked = row["text"][:first] + "<gap>" + row["text"][end:]
     filled = lu.infill(marked, adapter=adapter_of(compared), precision="fp32", max_new_tokens=6)
     assert filled.fillings[0].text == said[row["id"]]
+
+
+def test_new_words_and_a_longer_window_are_put_in_too(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """They lie beside the adapter, and the task file need not be there any more."""
+    path = make_task(tmp_path, model_folders["bare"])
+    overrides = [
+        "context={factor: 2, method: linear}",
+        "train.vocabulary={tokens: [lamp, chair]}",
+        "train.epochs=3",
+        "train.max_length=400",
+    ]
+    result = lu.compare(lu.load_task(path, [*overrides, "compare.systems=[finetuned]"]))
+    adapter = result.training["finetuned"].adapter
+    said = {item["id"]: item["output"] for item in map(json.loads, Path(result.items).read_text().splitlines())}
+    path.unlink()
+    infiller = find_infiller(adapter=adapter)
+    assert [type(extension).__name__ for extension in infiller.objective.extensions] == [
+        "ContextExtension",
+        "VocabularyExtension",
+        "VocabularyExtension",
+    ]
+    tokens = infiller.objective.renderer.tokens
+    assert len(tokens.encode(" lamp")) == len(tokens.encode("<fim_middle>")) == 1
+    for row in map(json.loads, (tmp_path / "test.jsonl").read_text().splitlines()[:4]):
+        first, end = row["gap"]
+        filled = lu.infill(prefix=row["text"][:first], suffix=row["text"][end:], adapter=adapter, precision="fp32",
+                           max_new_tokens=6)  # fmt: skip
+        assert filled.fillings[0].text == said[row["id"]]
 
 
 def test_a_far_end_that_does_not_fit_is_cut_and_told(compared: tuple[Path, CompareResult]) -> None:

@@ -41,7 +41,7 @@ def context_result(bench: Workbench, training: TrainResult | None, tell: Tell) -
     window = extended(bench.config, spec)
     model = bench.model(bench.spec.generation.precision).model
     read = bench.general_rows() or bench.rows("test")
-    rows = [piece for row in read for piece in bench.objective.encode_all(bench.training_row(row))]
+    rows = [_encoded(bench, row) for row in read]
     encode = _encoder(bench)
     trials = _trials(spec, window, encode)
     tokens = sum(trial.length for trial in trials)
@@ -79,6 +79,13 @@ def _systems(
         SCALED: applied(model, [ContextExtension(plain)], seed=0),
         FINETUNED: trained_in(model, bench.objective.extensions, adapter),
     }
+
+
+def _encoded(bench: Workbench, row: Row) -> Encoded:
+    """Return a row as tokens that all systems know, all of a text or the answers of a conversation as targets."""
+    if row.text is not None:
+        return bench.renderer.encode_row(Row(row.id, row.place, text=row.text))
+    return bench.renderer.encode_row(bench.training_row(row))
 
 
 def _encoder(bench: Workbench) -> Encode:
