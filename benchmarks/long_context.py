@@ -5,8 +5,8 @@ passkeys found beyond the old window and of the loss within it, before any train
 smollm2-135m-instruct (window 8,192) for a few steps on rows of 16,384 tokens with LoRA, and prints what was predicted
 and what was measured.
 
-    OMP_NUM_THREADS=2 python benchmarks/long_context.py methods /tmp/methods
-    OMP_NUM_THREADS=2 python benchmarks/long_context.py rows /tmp/rows
+    OMP_NUM_THREADS=2 python benchmarks/long_context.py methods methods/
+    OMP_NUM_THREADS=2 python benchmarks/long_context.py rows rows/
 """
 
 from __future__ import annotations
