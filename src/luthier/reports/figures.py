@@ -14,7 +14,7 @@ from importlib import resources
 from markupsafe import Markup
 
 from luthier.ground.results import CompareResult, Contrast, Measure, SystemResult
-from luthier.ground.words import count, percent, points, points_span, probability, seconds, signed, span
+from luthier.ground.words import count, percent, points, points_span, seconds, signed, span
 from luthier.reports.svg import Axis, Box, Canvas, log_ticks, place_labels, shortened, text_width, ticks
 
 WIDE, NARROW, HALF = 880.0, 350.0, 430.0
@@ -309,8 +309,3 @@ def measures_of(system: SystemResult) -> dict[str, Measure]:
     """Return the parts of the metric that say something beside the score itself."""
     main = Measure(score=system.score, interval=system.interval)
     return {name: measure for name, measure in system.metrics.items() if not (name == "exact" and measure == main)}
-
-
-def contrast_words(contrast: Contrast) -> str:
-    """Return what the table of contrasts says about significance."""
-    return f"{probability(contrast.p)}, Holm {probability(contrast.p_holm)}"
