@@ -17,21 +17,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from luthier.evaluation.token_losses import token_losses
 from luthier.ground.errors import BadInput
 from luthier.ground.events import Tell, silent
-from luthier.models.packed import Head, head_of, hidden_at
-from luthier.models.segments import Segments
 from luthier.rows.packing import one_pack
 from luthier.rows.tokens import Tokens
 from luthier.rows.types import Encoded, Pack
 
 PACK_TOKENS = 1536
-_CHUNK = 256  # rows of logits that exist at once
 
 
 @dataclass(frozen=True)
@@ -79,14 +74,13 @@ def score_texts(
     bits = np.zeros(len(texts))
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        done = 0
-        for part in _packed(rows):
-            pack = one_pack([row for _, row in part])
-            for (number, _), nats in zip(part, _nats_by_row(model, pack), strict=True):
-                bits[number] += nats / math.log(2)
-            done += len(part)
-            tell({"kind": "progress", "done": done, "total": len(rows)})
+    done = 0
+    for part in _packed(rows):
+        pack = one_pack([row for _, row in part])
+        for (number, _), nats in zip(part, _nats_by_row(model, pack), strict=True):
+            bits[number] += nats / math.log(2)
+        done += len(part)
+        tell({"kind": "progress", "done": done, "total": len(rows)})
     model.train(was_training)
     return [
         TextScore(text.id, text.group, float(bits[n]), len(text.text.encode()), len(ids[n]) - 1)
@@ -137,22 +131,6 @@ def _packed(rows: Sequence[tuple[int, Encoded]]) -> Iterator[list[tuple[int, Enc
 
 
 def _nats_by_row(model: PreTrainedModel, pack: Pack) -> list[float]:
-    device = next(model.parameters()).device
-    ids_T = torch.from_numpy(pack.ids_T).to(device)
-    positions_T = torch.from_numpy(pack.positions_T).to(device)
-    target_N = np.flatnonzero(pack.target_T)
-    before_N = torch.from_numpy(pack.predictors_N).to(device)
-    hidden_ND = hidden_at(model, ids_T, positions_T, Segments(pack.lengths), before_N)
-    nats_N = _nats(head_of(model), hidden_ND, ids_T[torch.from_numpy(target_N).to(device)])
-    row_N = np.searchsorted(np.cumsum(pack.lengths), target_N, side="right")
-    sums: list[float] = np.bincount(row_N, weights=nats_N, minlength=len(pack.lengths)).tolist()
+    row_N = np.searchsorted(np.cumsum(pack.lengths), np.flatnonzero(pack.target_T), side="right")
+    sums: list[float] = np.bincount(row_N, weights=token_losses(model, pack), minlength=len(pack.lengths)).tolist()
     return sums
-
-
-def _nats(head: Head, hidden_ND: Tensor, targets_N: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    parts = [
-        cross_entropy(head(hidden_CD).float(), targets_C, reduction="none")
-        for hidden_CD, targets_C in zip(torch.split(hidden_ND, _CHUNK), torch.split(targets_N, _CHUNK), strict=True)
-    ]
-    nats: np.ndarray[tuple[int], np.dtype[np.float64]] = torch.cat(parts).double().cpu().numpy()
-    return nats

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
-import torch
-from torch import Tensor
+import numpy as np
 from transformers import PreTrainedModel
 
-from luthier.models.packed import Head, head_of, hidden_at
-from luthier.models.segments import Segments
+from luthier.evaluation.token_losses import token_losses
+from luthier.rows.packing import one_pack
 from luthier.rows.types import Encoded
-
-_CHUNK = 256  # rows of logits that exist at once
 
 
 def position_losses(model: PreTrainedModel, rows: Sequence[Encoded], most: int) -> list[list[float]]:
@@ -30,8 +28,7 @@ def position_losses(model: PreTrainedModel, rows: Sequence[Encoded], most: int) 
     """
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        found = [_losses_of(model, row, most) for row in rows]
+    found = [_losses_of(model, row, most) for row in rows]
     model.train(was_training)
     return found
 
@@ -63,22 +60,8 @@ def mean_by_bin(losses: Sequence[Sequence[float]], edges: Sequence[int]) -> tupl
 
 
 def _losses_of(model: PreTrainedModel, row: Encoded, most: int) -> list[float]:
-    device = next(model.parameters()).device
-    ids_T = torch.from_numpy(row.ids_T[:most]).to(device)
-    target_N = torch.from_numpy(row.target_T[:most]).to(device).nonzero()[:, 0]
-    target_N = target_N[target_N > 0]  # nothing stands before the first token
-    losses_T = torch.full((len(ids_T),), math.nan)
-    if len(target_N):
-        positions_T = torch.arange(len(ids_T), device=device)
-        hidden_ND = hidden_at(model, ids_T, positions_T, Segments((len(ids_T),)), target_N - 1)
-        losses_T[target_N.cpu()] = _cross_entropies(head_of(model), hidden_ND, ids_T[target_N]).cpu()
+    pack = one_pack([replace(row, ids_T=row.ids_T[:most], target_T=row.target_T[:most], weight_T=None)])
+    losses_T = np.full(len(pack), np.nan)
+    losses_T[pack.target_T] = token_losses(model, pack)
     values: list[float] = losses_T.tolist()
     return values
-
-
-def _cross_entropies(head: Head, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-    parts = [
-        torch.nn.functional.cross_entropy(head(hidden_CD).float(), targets_C, reduction="none")
-        for hidden_CD, targets_C in zip(torch.split(hidden_ND, _CHUNK), torch.split(targets_N, _CHUNK), strict=True)
-    ]
-    return torch.cat(parts)
